@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# What every component's CMakeLists.txt is made of:
+#
+#   project(xen-timer VERSION 0.1.0 LANGUAGES CXX)
+#   include(../cmake/VmmComponent.cmake)
+#   vmm_require(vmm_base 0.1)   # find_package, recorded for whoever installs us
+#   vmm_component()             # target, headers, install rules, tests
+#
+# The version in project() and the line vmm_require() are the only places that
+# state a version or a dependency. The target xen_timer::xen_timer is header-only
+# unless src/*.cpp exist.
+
+include_guard()
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+include(${CMAKE_CURRENT_LIST_DIR}/VmmTree.cmake)
+set(_VMM_CMAKE_DIR ${CMAKE_CURRENT_LIST_DIR})
+
+macro(vmm_require name version)
+  find_package(${name} ${version} CONFIG REQUIRED)
+  list(APPEND VMM_REQUIRED ${name})
+  string(APPEND VMM_FIND_DEPENDENCIES "find_dependency(${name} ${version} CONFIG)\n")
+endmacro()
+
+# Boost.Outcome, header-only: no imported target, so that installed packages stay free of Boost's.
+macro(vmm_require_boost)
+  find_package(Boost 1.74 REQUIRED)
+  string(APPEND VMM_FIND_DEPENDENCIES "find_dependency(Boost 1.74)\n")
+  list(APPEND VMM_LINK Boost::headers)
+endmacro()
+
+# A macro, as enable_testing() counts only in the directory's own scope.
+macro(vmm_component)
+  _vmm_library()
+  vmm_tests()
+endmacro()
+
+function(_vmm_library)
+  string(REPLACE - _ name ${PROJECT_NAME})
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS include/*.hpp include/*.h)
+  file(GLOB sources CONFIGURE_DEPENDS src/*.cpp)
+
+  if(sources)
+    add_library(${name} ${sources})
+    set(scope PUBLIC)
+  else()
+    add_library(${name} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  add_library(${name}::${name} ALIAS ${name})
+  target_sources(${name} ${scope} FILE_SET HEADERS BASE_DIRS include FILES ${headers})
+  target_compile_features(${name} ${scope} cxx_std_20)
+  foreach(dependency IN LISTS VMM_REQUIRED)
+    target_link_libraries(${name} ${scope} ${dependency}::${dependency})
+  endforeach()
+  target_link_libraries(${name} ${scope} ${VMM_LINK})
+
+  # Before 1.0 the minor version is the one that breaks.
+  if(PROJECT_VERSION_MAJOR EQUAL 0)
+    set(compatibility SameMinorVersion)
+    set(soversion 0.${PROJECT_VERSION_MINOR})
+  else()
+    set(compatibility SameMajorVersion)
+    set(soversion ${PROJECT_VERSION_MAJOR})
+  endif()
+  set_target_properties(${name} PROPERTIES
+    OUTPUT_NAME vmm_${name} VERSION ${PROJECT_VERSION} SOVERSION ${soversion}
+    POSITION_INDEPENDENT_CODE ON VERIFY_INTERFACE_HEADER_SETS ${PROJECT_IS_TOP_LEVEL})
+
+  set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/${name})
+  configure_package_config_file(${_VMM_CMAKE_DIR}/config.cmake.in ${name}-config.cmake
+    INSTALL_DESTINATION ${config_dir} NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
+  write_basic_package_version_file(${name}-config-version.cmake
+    VERSION ${PROJECT_VERSION} COMPATIBILITY ${compatibility} ARCH_INDEPENDENT)
+  install(TARGETS ${name} EXPORT ${name} FILE_SET HEADERS COMPONENT ${name}
+    LIBRARY COMPONENT ${name} ARCHIVE COMPONENT ${name} RUNTIME COMPONENT ${name})
+  install(EXPORT ${name} NAMESPACE ${name}:: FILE ${name}-targets.cmake
+    DESTINATION ${config_dir} COMPONENT ${name})
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${name}-config.cmake
+    ${CMAKE_CURRENT_BINARY_DIR}/${name}-config-version.cmake
+    DESTINATION ${config_dir} COMPONENT ${name})
+
+  # In the tree find_package() is answered by FetchContent, whose own version file accepts any
+  # request; ours makes a wrong version fail there as it does once installed.
+  if(CMAKE_FIND_PACKAGE_REDIRECTS_DIR)
+    file(COPY_FILE ${CMAKE_CURRENT_BINARY_DIR}/${name}-config-version.cmake
+      ${CMAKE_FIND_PACKAGE_REDIRECTS_DIR}/${name}-config-version.cmake)
+  endif()
+endfunction()
+
+# Adds tests/, benches/ and examples/ of the current project where it is the one being worked on.
+macro(vmm_tests)
+  string(REPLACE - _ _upper ${PROJECT_NAME})
+  string(TOUPPER ${_upper} _upper)
+  set(_default OFF)
+  if(PROJECT_IS_TOP_LEVEL OR CMAKE_PROJECT_NAME STREQUAL "cpp-vmm")
+    set(_default ON)
+  endif()
+  option(${_upper}_BUILD_TESTS "Build the tests, benches and examples of ${PROJECT_NAME}" ${_default})
+  if(${_upper}_BUILD_TESTS)
+    enable_testing()
+    foreach(_folder tests benches examples)
+      if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${_folder}/CMakeLists.txt)
+        add_subdirectory(${_folder})
+      endif()
+    endforeach()
+  endif()
+endmacro()
+
+# vmm_test(NAME LABEL... [LINK target...]): NAME.cpp is a GoogleTest program; LABELS say what it
+# needs beyond a CPU (kvm: a /dev/kvm; lab: a KVM_XEN kernel, see tests/lab).
+function(vmm_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "LINK;LABELS;SOURCES")
+  find_package(GTest REQUIRED)
+  include(GoogleTest)
+  add_executable(${name} ${name}.cpp ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_LINK} GTest::gtest_main)
+  set_target_properties(${name} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF)
+  if(NOT arg_LABELS)
+    set(arg_LABELS unit)
+  endif()
+  if(NOT "lab" IN_LIST arg_LABELS)
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${PROJECT_NAME}.
+      PROPERTIES LABELS "${arg_LABELS}" SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
+  endif()
+endfunction()

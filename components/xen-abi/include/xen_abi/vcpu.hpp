@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// __HYPERVISOR_vcpu_op: sub-ops and arguments, from xen/include/public/vcpu.h.
+// Calls are vcpu_op(u32 cmd, u32 vcpu, GVA arg); a Xen vCPU id's upper half is ignored.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace xen_abi {
+
+namespace vcpuop {
+inline constexpr std::uint32_t initialise = 0;
+inline constexpr std::uint32_t up = 1;
+inline constexpr std::uint32_t down = 2;
+inline constexpr std::uint32_t is_up = 3;
+inline constexpr std::uint32_t get_runstate_info = 4;
+inline constexpr std::uint32_t register_runstate_memory_area = 5;
+inline constexpr std::uint32_t set_periodic_timer = 6;
+inline constexpr std::uint32_t stop_periodic_timer = 7;
+inline constexpr std::uint32_t set_singleshot_timer = 8;
+inline constexpr std::uint32_t stop_singleshot_timer = 9;
+inline constexpr std::uint32_t register_vcpu_info = 10;
+inline constexpr std::uint32_t send_nmi = 11;
+inline constexpr std::uint32_t get_physid = 12;
+inline constexpr std::uint32_t register_vcpu_time_memory_area = 13;
+inline constexpr std::uint32_t register_runstate_phys_area = 14;
+inline constexpr std::uint32_t register_vcpu_time_phys_area = 15;
+}  // namespace vcpuop
+
+// Argument of set_singleshot_timer. A 64-bit caller's has 4 bytes of padding at the end, which Xen
+// reads, and so answers -EFAULT where only they are unreadable: 16 bytes, and 12 for 32 bits.
+struct SetSingleshotTimer {
+  std::uint64_t timeout_abs_ns;  // Guest system time, ns.
+  std::uint32_t flags;           // VCPU_SSHOTTMR_future: ignored since Xen 4.18.
+};
+inline constexpr std::size_t set_singleshot_timer_size_64 = 16;
+inline constexpr std::size_t set_singleshot_timer_size_32 = 12;
+static_assert(sizeof(SetSingleshotTimer) == set_singleshot_timer_size_64);
+static_assert(offsetof(SetSingleshotTimer, flags) + 4 == set_singleshot_timer_size_32);
+
+// Argument of set_periodic_timer, the same for both widths.
+struct SetPeriodicTimer {
+  std::uint64_t period_ns;
+};
+static_assert(sizeof(SetPeriodicTimer) == 8);
+
+// Argument of register_vcpu_info, the same for both widths.
+struct RegisterVcpuInfo {
+  std::uint64_t mfn;     // Guest frame number of the page.
+  std::uint32_t offset;  // Bytes into it.
+  std::uint32_t rsvd;
+};
+static_assert(sizeof(RegisterVcpuInfo) == 16);
+
+}  // namespace xen_abi
