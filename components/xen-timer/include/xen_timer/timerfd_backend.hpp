@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Deadlines on one timerfd for all vCPUs: a pollable fd for any event loop, and no system call when
+// the new deadline isn't the earliest. Works on every kernel; on time by CLOCK_MONOTONIC.
+#pragma once
+
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "vmm_base/unique_fd.hpp"
+#include "xen_timer/queue_backend.hpp"
+
+namespace xen_timer {
+
+class TimerfdAlarm {
+ public:
+  // Errors of timerfd_create(2): EMFILE, ENFILE, ENOMEM.
+  static Result<TimerfdAlarm> create() {
+    vmm_base::UniqueFd fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (!fd) return vmm_base::last_error("timerfd_create");
+    return TimerfdAlarm(std::move(fd));
+  }
+
+  [[nodiscard]] xen_clock::HostTime now() const noexcept { return xen_clock::HostClock::now(); }
+
+  Result<void> set(xen_clock::HostTime due) noexcept {
+    itimerspec spec{};
+    if (due != xen_clock::HostTime::max()) {
+      // 0 would disarm; 1 ns has long passed.
+      const auto ns = std::max<std::int64_t>(due.time_since_epoch().count(), 1);
+      spec.it_value = {ns / 1'000'000'000, ns % 1'000'000'000};
+    }
+    if (::timerfd_settime(fd_.get(), TFD_TIMER_ABSTIME, &spec, nullptr) != 0) {
+      return vmm_base::last_error("timerfd_settime",
+                                  static_cast<std::uint64_t>(due.time_since_epoch().count()));
+    }
+    return vmm_base::success();
+  }
+
+  void clear() noexcept {
+    std::uint64_t expirations = 0;
+    // EAGAIN: somebody has re-armed it since it was readable.
+    [[maybe_unused]] const auto n = ::read(fd_.get(), &expirations, sizeof(expirations));
+  }
+
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+
+ private:
+  explicit TimerfdAlarm(vmm_base::UniqueFd fd) noexcept : fd_(std::move(fd)) {}
+  vmm_base::UniqueFd fd_;
+};
+
+class TimerfdBackend : public QueueBackend<TimerfdAlarm> {
+ public:
+  static Result<TimerfdBackend> create(std::uint32_t vcpu_count) {
+    VMM_TRY(alarm, TimerfdAlarm::create());
+    return TimerfdBackend(std::move(alarm), vcpu_count);
+  }
+
+ private:
+  using QueueBackend::QueueBackend;
+};
+
+}  // namespace xen_timer

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "xen_timer/queue_backend.hpp"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <latch>
+#include <thread>
+#include <vector>
+
+#include "xen_timer/virtual_backend.hpp"
+
+namespace xen_timer {
+namespace {
+
+using xen_clock::Duration;
+using xen_clock::guest_time;
+using xen_clock::HostTime;
+
+static_assert(Backend<VirtualBackend>);
+
+constexpr EventPort port{1};
+
+// A back end, the guests' clock apart from the host's, and what has fired.
+struct Queue : testing::Test {
+  static constexpr std::uint32_t vcpus = 64;
+  VirtualBackend backend{vcpus};
+  GuestTime guest_clock = guest_time(1'000'000);
+  std::vector<std::uint32_t> fired;
+  unsigned reads = 0;  // of the guest's clock
+
+  void arm(std::uint32_t vcpu, std::int64_t ahead) {
+    EXPECT_TRUE(backend.arm(XenVcpuId{vcpu}, port, guest_clock + Duration(ahead), guest_clock));
+  }
+  void expire() {
+    EXPECT_TRUE(backend.expire(
+        [this](XenVcpuId) {
+          ++reads;
+          return guest_clock;
+        },
+        [this](XenVcpuId vcpu) {
+          fired.push_back(vcpu.value);
+          return Result<void>(vmm_base::success());
+        }));
+  }
+  // Moves the host's clock, and the guests' by `guest_ns`; wakes up if the alarm does.
+  void advance(std::int64_t host_ns, std::int64_t guest_ns) {
+    guest_clock += Duration(guest_ns);
+    if (backend.alarm().advance(Duration(host_ns))) expire();
+  }
+  std::int64_t ns_to_alarm() { return (backend.alarm().due() - backend.alarm().now()).count(); }
+};
+
+using Fired = std::vector<std::uint32_t>;
+
+// --- never early --------------------------------------------------------------------------------
+
+TEST_F(Queue, WaitsForTheRestWhenTheGuestsClockLags) {
+  arm(3, 1'000'000);
+  advance(1'000'000, 999'000);
+  EXPECT_EQ(fired, Fired{});
+  EXPECT_EQ(ns_to_alarm(), 1000);
+  advance(1000, 999);  // still 1 ns short
+  EXPECT_EQ(fired, Fired{});
+  advance(ns_to_alarm(), 1);
+  EXPECT_EQ(fired, Fired{3});
+  EXPECT_EQ(reads, 3u);
+}
+
+TEST_F(Queue, ADeadlineReachedExactlyFires) {
+  arm(0, 5000);
+  advance(5000, 5000);
+  EXPECT_EQ(fired, Fired{0});
+}
+
+TEST_F(Queue, AClockThatStandsStillIsReadEverMoreRarely) {
+  arm(0, 1);
+  constexpr std::int64_t minute = 60'000'000'000;
+  for (std::int64_t passed = 0; passed < minute;) {
+    const std::int64_t ns = ns_to_alarm();
+    ASSERT_GT(ns, 0);
+    advance(ns, 0);
+    passed += ns;
+  }
+  EXPECT_EQ(fired, Fired{});
+  EXPECT_LE(reads, 20u + 60u);  // doubling from 1 us to 1 s, then about one a second
+  guest_clock += Duration(1);
+  advance(ns_to_alarm(), 0);
+  EXPECT_EQ(fired, Fired{0});
+}
+
+TEST_F(Queue, ANewDeadlineIsPunctualAgainAfterAClockStoodStill) {
+  arm(0, 1);
+  for (int i = 0; i < 30; ++i) advance(ns_to_alarm(), 0);
+  arm(0, 5000);
+  advance(5000, 4990);
+  EXPECT_EQ(ns_to_alarm(), 1000);
+}
+
+TEST_F(Queue, AClockSetFarBackIsReadOnceAMinute) {
+  arm(0, 5000);
+  guest_clock -= Duration(std::chrono::hours(24 * 365));
+  advance(5000, 0);
+  EXPECT_EQ(ns_to_alarm(), 60'000'000'000);
+  EXPECT_EQ(fired, Fired{});
+}
+
+TEST_F(Queue, ClocksThatJumpBy2To32FireOnTheGuestsTime) {
+  arm(0, 1000);
+  arm(1, (1ll << 32) + 1000);
+  advance(1000, 1ll << 32);
+  EXPECT_EQ(fired, Fired{0});
+  advance(1ll << 32, 1000);
+  EXPECT_EQ(fired, (Fired{0, 1}));
+}
+
+TEST_F(Queue, TheFarthestDeadlineSetsNoAlarm) {
+  EXPECT_TRUE(backend.arm(XenVcpuId{0}, port, GuestTime::max(), guest_clock));
+  EXPECT_EQ(backend.alarm().sets(), 0u);
+  EXPECT_TRUE(backend.arm(XenVcpuId{1}, port, GuestTime::max(), GuestTime::min()));
+  expire();
+  EXPECT_EQ(fired, Fired{});
+}
+
+// --- wake-ups -----------------------------------------------------------------------------------
+
+TEST_F(Queue, AStaleWakeUpIsHarmless) {
+  expire();
+  arm(0, 1000);
+  expire();
+  EXPECT_EQ(fired, Fired{});
+  EXPECT_EQ(ns_to_alarm(), 1000);
+  advance(1000, 1000);
+  expire();
+  expire();
+  EXPECT_EQ(fired, Fired{0});
+}
+
+TEST_F(Queue, AWakeUpForADeadlineMovedAwayDoesNotFire) {
+  arm(0, 1000);
+  arm(0, 9000);
+  advance(1000, 1000);
+  EXPECT_EQ(fired, Fired{});
+  EXPECT_EQ(ns_to_alarm(), 8000);
+}
+
+TEST_F(Queue, ALaterDeadlineSetsNoAlarm) {
+  arm(0, 1000);
+  EXPECT_EQ(backend.alarm().sets(), 1u);
+  for (std::uint32_t vcpu = 1; vcpu < vcpus; ++vcpu) arm(vcpu, 1000 + vcpu);
+  arm(0, 1500);
+  EXPECT_EQ(backend.alarm().sets(), 1u);
+  arm(0, 999);
+  EXPECT_EQ(backend.alarm().sets(), 2u);
+}
+
+TEST_F(Queue, CancelSetsNoAlarm) {
+  arm(0, 1000);
+  EXPECT_TRUE(backend.cancel(XenVcpuId{0}));
+  EXPECT_TRUE(backend.cancel(XenVcpuId{1}));
+  EXPECT_EQ(backend.alarm().sets(), 1u);
+  advance(1000, 1000);
+  EXPECT_EQ(fired, Fired{});
+  EXPECT_EQ(backend.alarm().due(), HostTime::max());
+}
+
+TEST_F(Queue, AnEarlierDeadlineMovesTheAlarmForward) {
+  arm(0, 1000);
+  arm(1, 400);
+  EXPECT_EQ(ns_to_alarm(), 400);
+  advance(400, 400);
+  EXPECT_EQ(ns_to_alarm(), 600);
+  advance(600, 600);
+  EXPECT_EQ(fired, (Fired{1, 0}));
+}
+
+// --- many at once -------------------------------------------------------------------------------
+
+TEST_F(Queue, ManyDueAtOnceFireOnceEachInTheirOrder) {
+  for (std::uint32_t vcpu = 0; vcpu < vcpus; ++vcpu) arm(vcpu, 10'000 - vcpu);
+  advance(3'600'000'000'000, 3'600'000'000'000);  // the VMM was stopped for an hour
+  Fired expected;
+  for (std::uint32_t vcpu = vcpus; vcpu-- > 0;) expected.push_back(vcpu);
+  EXPECT_EQ(fired, expected);
+  EXPECT_EQ(reads, vcpus);
+  EXPECT_EQ(backend.alarm().due(), HostTime::max());
+}
+
+TEST_F(Queue, OneExpireHasAtMostOneTurnAVcpu) {
+  // An alarm clock that runs on while it is served: everything is due again at once.
+  arm(0, 1);
+  arm(1, 1);
+  backend.alarm().advance(Duration(1));
+  unsigned turns = 0;
+  EXPECT_TRUE(backend.expire(
+      [&](XenVcpuId) {
+        ++turns;
+        backend.alarm().advance(Duration(std::chrono::seconds(100)));
+        return guest_clock;
+      },
+      [](XenVcpuId) { return Result<void>(vmm_base::success()); }));
+  EXPECT_LE(turns, vcpus);
+  EXPECT_NE(backend.alarm().due(), HostTime::max());  // the rest is not forgotten
+}
+
+TEST_F(Queue, RearmingFromTheEventIsServedByALaterExpire) {
+  arm(0, 1000);
+  guest_clock += Duration(1000);
+  backend.alarm().advance(Duration(1000));
+  EXPECT_TRUE(backend.expire([this](XenVcpuId) { return guest_clock; },
+                             [this](XenVcpuId) {
+                               arm(7, 500);  // another vCPU's, from within
+                               return Result<void>(vmm_base::success());
+                             }));
+  EXPECT_EQ(ns_to_alarm(), 500);
+}
+
+// --- threads ------------------------------------------------------------------------------------
+
+// Time that several threads may read and move.
+struct SharedClockAlarm {
+  std::atomic<std::int64_t>* time;
+  HostTime now() { return HostTime(Duration(time->load())); }
+  Result<void> set(HostTime) { return vmm_base::success(); }
+  void clear() {}
+};
+
+struct Threads : testing::Test {
+  static constexpr std::uint32_t vcpus = 2;
+  std::atomic<std::int64_t> time = 1;
+  QueueBackend<SharedClockAlarm> backend{SharedClockAlarm{&time}, vcpus};
+
+  GuestTime guest_now() { return guest_time(time.load()); }
+};
+
+TEST_F(Threads, CancelWaitsForAnEventThatIsBeingRaised) {
+  std::latch raising(1);
+  std::atomic<bool> raised = false;
+  std::atomic<bool> cancelled = false;
+  ASSERT_TRUE(backend.arm(XenVcpuId{0}, port, guest_time(2), guest_now()));
+  time = 2;
+  std::thread waker([&] {
+    EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
+                               [&](XenVcpuId) {
+                                 raising.count_down();
+                                 std::this_thread::sleep_for(std::chrono::milliseconds(20));
+                                 EXPECT_FALSE(cancelled);
+                                 raised = true;
+                                 return Result<void>(vmm_base::success());
+                               }));
+  });
+  raising.wait();
+  EXPECT_TRUE(backend.cancel(XenVcpuId{0}));
+  cancelled = true;
+  EXPECT_TRUE(raised);
+  waker.join();
+}
+
+TEST_F(Threads, AnotherVcpuIsNotHeldUpByAnEventThatIsBeingRaised) {
+  ASSERT_TRUE(backend.arm(XenVcpuId{0}, port, guest_time(2), guest_now()));
+  time = 2;
+  EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
+                             [&](XenVcpuId) {
+                               // It would hang here.
+                               std::thread([&] {
+                                 EXPECT_TRUE(
+                                     backend.arm(XenVcpuId{1}, port, guest_time(9), guest_now()));
+                                 EXPECT_TRUE(backend.cancel(XenVcpuId{1}));
+                               }).join();
+                               return Result<void>(vmm_base::success());
+                             }));
+}
+
+// Two vCPUs arm and cancel 25,000 times each while a third thread serves: 100,000 operations.
+TEST_F(Threads, NoEventFollowsACancelAndNoneIsEarly) {
+  constexpr int rounds = 25'000;
+  std::array<std::atomic<bool>, vcpus> armed{};
+  std::array<std::atomic<std::int64_t>, vcpus> deadline{};
+  std::atomic<unsigned> unwanted = 0;
+  std::atomic<unsigned> early = 0;
+  std::atomic<std::uint32_t> running = vcpus;
+
+  const auto run_vcpu = [&](std::uint32_t id) {
+    const XenVcpuId vcpu{id};
+    for (int i = 0; i < rounds; ++i) {
+      const GuestTime now = guest_now();
+      const GuestTime due = now + Duration(i % 3);
+      deadline[id] = due.time_since_epoch().count();
+      armed[id] = true;
+      if (!backend.arm(vcpu, port, due, now)) ++unwanted;
+      if (i % 64 == 0) std::this_thread::yield();
+      if (!backend.cancel(vcpu)) ++unwanted;
+      armed[id] = false;
+    }
+    --running;
+  };
+  std::thread first(run_vcpu, 0);
+  std::thread second(run_vcpu, 1);
+  while (running != 0) {
+    ++time;
+    EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
+                               [&](XenVcpuId vcpu) {
+                                 if (!armed[vcpu.value]) ++unwanted;
+                                 if (deadline[vcpu.value] > time) ++early;
+                                 return Result<void>(vmm_base::success());
+                               }));
+  }
+  first.join();
+  second.join();
+  EXPECT_EQ(unwanted, 0u);
+  EXPECT_EQ(early, 0u);
+}
+
+TEST_F(Threads, NoDeadlineIsForgotten) {
+  constexpr int rounds = 5'000;
+  std::array<std::atomic<int>, vcpus> fired{};
+  std::atomic<std::uint32_t> running = vcpus;
+  const auto run_vcpu = [&](std::uint32_t id) {
+    for (int i = 1; i <= rounds; ++i) {
+      EXPECT_TRUE(backend.arm(XenVcpuId{id}, port, guest_now() + Duration(i % 3), guest_now()));
+      while (fired[id] < i) std::this_thread::yield();
+    }
+    --running;
+  };
+  std::thread first(run_vcpu, 0);
+  std::thread second(run_vcpu, 1);
+  while (running != 0) {
+    ++time;
+    // Moved on by 10 us, so that a deadline's re-check is due soon, too.
+    time += 10'000;
+    EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
+                               [&](XenVcpuId vcpu) {
+                                 ++fired[vcpu.value];
+                                 return Result<void>(vmm_base::success());
+                               }));
+    std::this_thread::yield();
+  }
+  first.join();
+  second.join();
+  EXPECT_EQ(fired[0], rounds);
+  EXPECT_EQ(fired[1], rounds);
+}
+
+}  // namespace
+}  // namespace xen_timer

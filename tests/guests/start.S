@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Entry of every vCPU: its own stack, our segments, then guest_main(index, count, timers). */
+        .globl start
+        .text
+start:
+        lgdt    gdt_pointer(%rip)
+        mov     %rdi, %rax
+        inc     %rax
+        shl     $14, %rax               /* 16 KiB of stack each */
+        lea     stacks(%rip), %rsp
+        add     %rax, %rsp
+        pushq   $8
+        lea     1f(%rip), %rax
+        pushq   %rax
+        lretq
+1:      mov     $16, %eax
+        mov     %eax, %ds
+        mov     %eax, %es
+        mov     %eax, %ss
+        xor     %ebp, %ebp
+        call    guest_main
+2:      cli
+        hlt
+        jmp     2b
+
+        .section .rodata
+        .balign 8
+gdt:    .quad   0
+        .quad   0x00af9b000000ffff      /* 8: 64-bit code */
+        .quad   0x00cf93000000ffff      /* 16: data */
+gdt_pointer:
+        .word   gdt_pointer - gdt - 1
+        .quad   gdt
+
+        .bss
+        .balign 16
+stacks: .space  8 << 14
+
+        .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Arms single-shot timers on each vCPU, sleeps in HLT until the upcall, and notes by its own clock
+// how late it came.
+#include "guest.hpp"
+#include "xen_abi/event_channel.hpp"
+#include "xen_abi/hvm.hpp"
+#include "xen_abi/hypercall.hpp"
+#include "xen_abi/memory.hpp"
+#include "xen_abi/vcpu.hpp"
+
+namespace {
+
+using SharedInfo = xen_abi::SharedInfo<std::uint64_t>;
+using VcpuInfo = xen_abi::VcpuInfo<std::uint64_t>;
+namespace hypercall = xen_abi::hypercall;
+
+constexpr unsigned upcall_vector = 0x40;
+constexpr std::int64_t shortest_ns = 50'000;
+constexpr std::int64_t longest_ns = 20'000'000;
+
+alignas(4096) std::uint8_t shared_info_page[4096];
+alignas(4096) VcpuInfo vcpu_infos[guest::max_vcpus];
+vmm_reference::TimerReport reports[guest::max_vcpus];
+volatile bool domain_ready = false;
+
+// What the upcall needs of its vCPU; found by the local APIC's id, which the VMM makes the index.
+struct Vcpu {
+  VcpuInfo* info;
+  vmm_reference::TimerReport* report;
+  std::uint32_t port;
+  std::int64_t deadline;
+  volatile bool armed;
+} vcpus[guest::max_vcpus];
+
+SharedInfo& shared_info() { return *reinterpret_cast<SharedInfo*>(shared_info_page); }
+
+void timer_fired(Vcpu& self, std::int64_t now) {
+  vmm_reference::TimerReport& report = *self.report;
+  ++report.fired;
+  if (!self.armed) {
+    ++report.unasked;
+    return;
+  }
+  report.lateness_ns[report.armed - 1] = now - self.deadline;
+  self.armed = false;
+}
+
+[[gnu::interrupt]] void upcall(guest::Frame*) {
+  Vcpu& self = vcpus[guest::apic(0x20) >> 24];
+  const std::int64_t now = guest::pvclock(self.info->time);
+  guest::end_of_interrupt();
+  __atomic_store_n(&self.info->upcall_pending, std::uint8_t{0}, __ATOMIC_SEQ_CST);
+  std::uint64_t words = __atomic_exchange_n(&self.info->pending_sel, 0, __ATOMIC_SEQ_CST);
+  for (; words != 0; words &= words - 1) {
+    const auto word = static_cast<unsigned>(__builtin_ctzll(words));
+    std::uint64_t ports = __atomic_load_n(&shared_info().evtchn_pending[word], __ATOMIC_SEQ_CST);
+    for (; ports != 0; ports &= ports - 1) {
+      const auto bit = static_cast<unsigned>(__builtin_ctzll(ports));
+      // Other vCPUs' ports stand in the same words: they are theirs to clear.
+      if (word * 64 + bit != self.port) continue;
+      __atomic_fetch_and(&shared_info().evtchn_pending[word], ~(std::uint64_t{1} << bit),
+                         __ATOMIC_SEQ_CST);
+      timer_fired(self, now);
+    }
+  }
+}
+
+[[gnu::interrupt]] void spurious(guest::Frame*) {}
+
+// What is once a domain: the hypercall page and shared_info.
+void set_up_domain(std::uint32_t xen) {
+  const auto page = reinterpret_cast<std::uintptr_t>(guest::hypercall_page);
+  guest::write_msr(guest::cpuid(xen + xen_abi::cpuid::leaf_hypercall).ebx, page);
+  const xen_abi::AddToPhysmap<std::uint64_t> map{
+      xen_abi::domid_self, 0, xen_abi::mapspace::shared_info, 0,
+      reinterpret_cast<std::uintptr_t>(shared_info_page) >> 12};
+  if (guest::hypercall(hypercall::memory_op, xen_abi::memory_op::add_to_physmap,
+                       reinterpret_cast<std::uintptr_t>(&map)) != 0) {
+    guest::fail("timer-guest: shared_info was refused\n");
+  }
+  guest::set_gate(upcall_vector, upcall);
+  guest::set_gate(0xff, spurious);
+}
+
+void set_up_vcpu(Vcpu& self, std::uint32_t id) {
+  guest::load_idt();
+  guest::enable_apic();
+  const auto info = reinterpret_cast<std::uintptr_t>(self.info);
+  const xen_abi::RegisterVcpuInfo place{info >> 12, static_cast<std::uint32_t>(info & 0xfff), 0};
+  if (guest::hypercall(hypercall::vcpu_op, xen_abi::vcpuop::register_vcpu_info, id,
+                       reinterpret_cast<std::uintptr_t>(&place)) != 0) {
+    guest::fail("timer-guest: vcpu_info was refused\n");
+  }
+  const xen_abi::EvtchnUpcallVector vector{id, upcall_vector};
+  if (guest::hypercall(hypercall::hvm_op, xen_abi::hvmop::set_evtchn_upcall_vector,
+                       reinterpret_cast<std::uintptr_t>(&vector)) != 0) {
+    guest::fail("timer-guest: the upcall vector was refused\n");
+  }
+  xen_abi::EvtchnBindVirq bind{xen_abi::virq::timer, id, 0};
+  if (guest::hypercall(hypercall::event_channel_op, xen_abi::evtchnop::bind_virq,
+                       reinterpret_cast<std::uintptr_t>(&bind)) != 0) {
+    guest::fail("timer-guest: VIRQ_TIMER was refused\n");
+  }
+  self.port = bind.port;
+}
+
+// Every octave from 50 us to 20 ms as often as every other.
+std::int64_t random_distance(std::uint64_t& seed) {
+  seed ^= seed << 13;
+  seed ^= seed >> 7;
+  seed ^= seed << 17;
+  const std::int64_t low = shortest_ns << (seed >> 60 & 7);
+  const std::int64_t distance = low + static_cast<std::int64_t>((seed >> 8 & 0xffffffff) *
+                                                                static_cast<std::uint64_t>(low) >> 32);
+  return distance < longest_ns ? distance : longest_ns;
+}
+
+void arm_and_sleep(Vcpu& self, std::uint32_t id, std::int64_t distance) {
+  vmm_reference::TimerReport& report = *self.report;
+  self.deadline = guest::pvclock(self.info->time) + distance;
+  self.armed = true;
+  ++report.armed;
+  const xen_abi::SetSingleshotTimer timer{static_cast<std::uint64_t>(self.deadline), 0};
+  if (guest::hypercall(hypercall::vcpu_op, xen_abi::vcpuop::set_singleshot_timer, id,
+                       reinterpret_cast<std::uintptr_t>(&timer)) != 0) {
+    ++report.refused;
+    self.armed = false;
+  }
+  // sti takes effect after the next instruction, so no upcall slips in before hlt.
+  while (self.armed) asm volatile("sti; hlt; cli" ::: "memory");
+}
+
+}  // namespace
+
+extern "C" void guest_main(std::uint64_t index, std::uint64_t count, std::uint64_t timers) {
+  const std::uint32_t xen = guest::find_xen();
+  if (xen == 0) guest::fail("timer-guest: no Xen in CPUID\n");
+  const std::uint32_t id = guest::cpuid(xen + xen_abi::cpuid::leaf_hvm).ebx;
+  if (index >= guest::max_vcpus || count > guest::max_vcpus ||
+      timers > vmm_reference::max_timers) {
+    guest::fail("timer-guest: more than it was built for\n");
+  }
+
+  Vcpu& self = vcpus[index];
+  self.info = &vcpu_infos[index];
+  self.report = &reports[index];
+  self.report->magic = vmm_reference::report_magic;
+  self.report->xen_vcpu_id = id;
+  guest::out32(vmm_reference::port_report,
+               static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(self.report)));
+
+  if (index == 0) {
+    set_up_domain(xen);
+    __atomic_store_n(&domain_ready, true, __ATOMIC_RELEASE);
+  }
+  while (!__atomic_load_n(&domain_ready, __ATOMIC_ACQUIRE)) asm volatile("pause");
+  set_up_vcpu(self, id);
+
+  std::uint64_t seed = 0x9e3779b97f4a7c15 * (index + 1);
+  for (std::uint64_t i = 0; i < timers; ++i) arm_and_sleep(self, id, random_distance(seed));
+
+  const std::int64_t stopped = guest::hypercall(hypercall::vcpu_op,
+                                                xen_abi::vcpuop::stop_singleshot_timer, id);
+  if (stopped != 0) guest::fail("timer-guest: stop_singleshot_timer was refused\n");
+  guest::out32(vmm_reference::port_done, 0);
+}
