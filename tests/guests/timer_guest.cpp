@@ -110,7 +110,7 @@ std::int64_t random_distance(std::uint64_t& seed) {
   seed ^= seed << 13;
   seed ^= seed >> 7;
   seed ^= seed << 17;
-  const std::int64_t low = shortest_ns << (seed >> 60 & 7);
+  const std::int64_t low = shortest_ns << (seed >> 40) % 9;
   const std::int64_t distance = low + static_cast<std::int64_t>((seed >> 8 & 0xffffffff) *
                                                                 static_cast<std::uint64_t>(low) >> 32);
   return distance < longest_ns ? distance : longest_ns;

@@ -4,6 +4,7 @@
 #include <elf.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -185,22 +186,34 @@ TEST(LoadElf, EndIsThatOfTheHighestSegmentInAnyOrder) {
   EXPECT_EQ(load_elf(file.bytes(), ram).value().end, Gpa{data_gpa + 48});
 }
 
-TEST(LoadElf, TakesASegmentOfZerosAloneAndIgnoresAnEmptyOne) {
+TEST(LoadElf, TakesASegmentOfZerosAlone) {
   File file;
-  file.segments[0] = File::load(Ram::base, 0, 0, 0);
   file.segments[2] = File::load(data_gpa, 0, 0, 8);
   Ram ram;
   EXPECT_EQ(load_elf(file.bytes(), ram).value().end, Gpa{data_gpa + 8});
   EXPECT_TRUE(ram.written(data_gpa + 7));
   EXPECT_FALSE(ram.written(data_gpa + 8));
-  EXPECT_FALSE(ram.written(Ram::base));
+}
+
+TEST(LoadElf, PassesOverAnEmptySegmentWhereverItIs) {
+  for (const std::uint64_t paddr : {std::uint64_t{0}, text_gpa + 4, data_gpa + 4096, max64}) {
+    File file;
+    file.segments[0] = File::load(paddr, 0, 0, 0);
+    Ram ram;
+    const auto image = load_elf(file.bytes(), ram);
+    ASSERT_TRUE(image) << image.error().reason;
+    EXPECT_EQ(image.value().end, Gpa{data_gpa + 48});
+  }
 }
 
 TEST(LoadElf, TakesSegmentsThatTouch) {
-  File file;
-  file.segments[2].p_paddr = text_gpa + 16;
-  Ram ram;
-  EXPECT_EQ(load_elf(file.bytes(), ram).value().end, Gpa{text_gpa + 16 + 48});
+  for (const std::uint64_t paddr : {text_gpa - 48, text_gpa + 16}) {
+    File file;
+    file.segments[2].p_paddr = paddr;
+    Ram ram;
+    EXPECT_EQ(load_elf(file.bytes(), ram).value().end,
+              std::max(Gpa{text_gpa + 16}, Gpa{paddr + 48}));
+  }
 }
 
 TEST(LoadElf, TakesTheLastByteOfRam) {

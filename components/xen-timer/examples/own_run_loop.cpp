@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
 // A VMM with a run loop of its own answers three questions, and has Xen's timers.
 #include <poll.h>
 
@@ -30,7 +32,7 @@ int main() {
   constexpr xen_timer::XenVcpuId vcpu{0};
   MyVmm vmm;
   auto backend = xen_timer::TimerfdBackend::create(1);
-  if (!backend) return std::puts(backend.error().message().c_str());
+  if (!backend) return 1;  // backend.error().message() says why
   xen_timer::Handler timer(vmm, backend.value(), 1);
   if (!timer.bind(vcpu, {3})) return 1;  // the guest bound VIRQ_TIMER to port 3
 

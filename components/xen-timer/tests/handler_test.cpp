@@ -134,6 +134,11 @@ TEST_F(HandlerTest, A32BitArgumentIs12BytesLong) {
   EXPECT_EQ(call(set), rax(Errno::fault));
 }
 
+TEST_P(EitherWidth, TheArgumentIsCopiedOnce) {
+  EXPECT_EQ(call(set_singleshot(start + 5)), 0u);
+  EXPECT_EQ(vmm.copies, 1u);
+}
+
 TEST_P(EitherWidth, StopReadsNoArgument) {
   EXPECT_EQ(call(vcpu_op(xen_abi::vcpuop::stop_singleshot_timer, 0, 0)), 0u);
   EXPECT_EQ(vmm.copies, 0u);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <latch>
@@ -82,9 +83,9 @@ TEST_F(Queue, AClockThatStandsStillIsReadEverMoreRarely) {
     ASSERT_GT(ns, 0);
     advance(ns, 0);
     passed += ns;
+    ASSERT_LE(reads, 20u + 60u);  // doubling from 1 us to 1 s, then about one a second
   }
   EXPECT_EQ(fired, Fired{});
-  EXPECT_LE(reads, 20u + 60u);  // doubling from 1 us to 1 s, then about one a second
   guest_clock += Duration(1);
   advance(ns_to_alarm(), 0);
   EXPECT_EQ(fired, Fired{0});
@@ -115,10 +116,9 @@ TEST_F(Queue, ClocksThatJumpBy2To32FireOnTheGuestsTime) {
   EXPECT_EQ(fired, (Fired{0, 1}));
 }
 
-TEST_F(Queue, TheFarthestDeadlineSetsNoAlarm) {
-  EXPECT_TRUE(backend.arm(XenVcpuId{0}, port, GuestTime::max(), guest_clock));
+TEST_F(Queue, ADeadlineBeyondTheHostsTimeSetsNoAlarm) {
+  EXPECT_TRUE(backend.arm(XenVcpuId{0}, port, GuestTime::max(), GuestTime::min()));
   EXPECT_EQ(backend.alarm().sets(), 0u);
-  EXPECT_TRUE(backend.arm(XenVcpuId{1}, port, GuestTime::max(), GuestTime::min()));
   expire();
   EXPECT_EQ(fired, Fired{});
 }
@@ -327,8 +327,6 @@ TEST_F(Threads, NoDeadlineIsForgotten) {
   std::thread second(run_vcpu, 1);
   while (running != 0) {
     ++time;
-    // Moved on by 10 us, so that a deadline's re-check is due soon, too.
-    time += 10'000;
     EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
                                [&](XenVcpuId vcpu) {
                                  ++fired[vcpu.value];

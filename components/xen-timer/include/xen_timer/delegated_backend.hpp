@@ -34,7 +34,9 @@ class DelegatedBackend {
       slots_[vcpu.value].unbound_deadline = deadline;
       return vmm_base::success();
     }
-    return kernel_.set_timer(vcpu, port, deadline);
+    VMM_CHECK(kernel_.set_timer(vcpu, port, deadline));
+    slots_[vcpu.value].port = port;  // The bind may have failed; cancel() must find the timer.
+    return vmm_base::success();
   }
 
   Result<void> cancel(XenVcpuId vcpu) {

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// One Xen guest: its VM, memory, vCPUs and threads, from the first instruction to the report.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "host.hpp"
+#include "options.hpp"
+#include "vmm_base/result.hpp"
+#include "vmm_reference/guest_protocol.hpp"
+
+namespace vmm_reference {
+
+struct VcpuReport {
+  TimerReport guest{};
+  std::uint64_t punted = 0;  // timer hypercalls that came to us
+};
+
+struct RunReport {
+  TimerMode mode{};
+  std::vector<VcpuReport> vcpus{};
+  bool exact_clock = false;         // deadlines were reckoned on the guest's own pvclock
+  std::vector<std::string> faults{}; // what went wrong, a sentence each
+  bool timed_out = false;
+};
+
+// Runs an ELF guest of tests/guests on `vcpu_count` vCPUs until all are done, or the time is out.
+// Error: the VM could not be set up.
+[[nodiscard]] std::variant<RunReport, std::string> run_domain(const Host& host,
+                                                              std::span<const std::byte> guest,
+                                                              TimerMode mode,
+                                                              std::uint32_t vcpu_count,
+                                                              const Options& options);
+
+}  // namespace vmm_reference

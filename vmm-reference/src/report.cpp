@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "report.hpp"
+
+#include <algorithm>
+#include <vector>
+
+namespace vmm_reference {
+
+namespace {
+
+double us(std::int64_t ns) { return static_cast<double>(ns) / 1000.0; }
+
+}  // namespace
+
+Summary summarise(const TimerReport& report) {
+  Summary summary;
+  const std::uint32_t accepted = report.armed - std::min(report.refused, report.armed);
+  const std::uint32_t answered = report.fired - std::min(report.unasked, report.fired);
+  summary.lost = accepted - std::min(answered, accepted);
+  // A lost one is the last, for the guest waits for it.
+  std::vector<std::int64_t> lateness(report.lateness_ns,
+                                     report.lateness_ns + std::min(answered, max_timers));
+  if (lateness.empty()) return summary;
+  std::sort(lateness.begin(), lateness.end());
+  summary.early = static_cast<std::uint32_t>(
+      std::lower_bound(lateness.begin(), lateness.end(), 0) - lateness.begin());
+  const auto quantile = [&](std::size_t percent) {
+    return lateness[(lateness.size() - 1) * percent / 100];
+  };
+  summary.p50 = quantile(50);
+  summary.p99 = quantile(99);
+  summary.max = lateness.back();
+  return summary;
+}
+
+void print_head(std::FILE* out) {
+  std::fprintf(out, "%5s %4s  %-9s %6s %6s %6s %6s %6s %9s %9s %9s\n", "vCPUs", "vCPU", "served by",
+               "punted", "armed", "fired", "lost", "early", "p50 us", "p99 us", "max us");
+}
+
+bool print_rows(std::FILE* out, const RunReport& run, std::uint32_t timers) {
+  bool good = run.faults.empty() && !run.timed_out;
+  for (std::size_t index = 0; index < run.vcpus.size(); ++index) {
+    const auto& [guest, punted] = run.vcpus[index];
+    const Summary s = summarise(guest);
+    std::fprintf(out, "%5zu %4zu  %-9s %6llu %6u %6u %6u %6u %9.1f %9.1f %9.1f\n",
+                 run.vcpus.size(), index, to_string(run.mode),
+                 static_cast<unsigned long long>(punted), guest.armed, guest.fired, s.lost, s.early,
+                 us(s.p50), us(s.p99), us(s.max));
+    // Each arming, and one stop at the end.
+    const std::uint64_t expected = run.mode == TimerMode::kernel ? 0 : guest.armed + 1;
+    if (punted != expected && !run.timed_out) {
+      std::fprintf(out, "            the hypercalls were not served by the %s: %llu came to us, "
+                        "not %llu\n",
+                   to_string(run.mode), static_cast<unsigned long long>(punted),
+                   static_cast<unsigned long long>(expected));
+      good = false;
+    }
+    if (guest.refused != 0) std::fprintf(out, "            %u calls were refused\n", guest.refused);
+    if (guest.unasked != 0) std::fprintf(out, "            %u events came unasked\n", guest.unasked);
+    const bool ours_early = run.mode != TimerMode::kernel && s.early != 0;
+    good = good && s.lost == 0 && !ours_early && guest.refused == 0 && guest.unasked == 0 &&
+           guest.armed == timers;
+  }
+  if (run.timed_out) std::fprintf(out, "            time is out: a timer was lost, or the guest hangs\n");
+  for (const std::string& fault : run.faults) std::fprintf(out, "            %s\n", fault.c_str());
+  std::fflush(out);
+  return good;
+}
+
+}  // namespace vmm_reference

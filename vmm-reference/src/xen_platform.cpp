@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "xen_platform.hpp"
+
+#include <x86intrin.h>
+
+#include <algorithm>
+
+#include "xen_evtchn/two_level.hpp"
+
+namespace vmm_reference {
+
+namespace {
+
+// arch/x86/include/uapi/asm/kvm_para.h: bit 0 enables, the rest is the address.
+constexpr std::uint32_t msr_kvm_system_time_new = 0x4b564d01;
+
+}  // namespace
+
+XenPlatform::XenPlatform(const Host& host, const kvm_ioctls::Vm& vm,
+                         vm_memory::GuestMemory& memory, std::span<kvm_ioctls::Vcpu> vcpus)
+    : host_(host), vm_(vm), memory_(memory), vcpus_(vcpus), state_(vcpus.size()) {}
+
+// --- memory ---------------------------------------------------------------------------------------
+
+template <class Copy>
+bool XenPlatform::each_page(XenVcpuId id, Gva gva, std::size_t size, Copy&& copy) {
+  for (std::size_t at = 0; at < size;) {
+    const Gva here = gva + at;
+    const std::size_t length =
+        std::min<std::size_t>(size - at, vmm_base::page_size - here.value % vmm_base::page_size);
+    auto gpa = vcpu(id).translate(here);
+    if (!gpa || !copy(gpa.value(), at, length)) return false;
+    at += length;
+  }
+  return true;
+}
+
+bool XenPlatform::copy_from_guest(XenVcpuId id, Gva from, std::span<std::byte> to) {
+  return each_page(id, from, to.size(), [&](Gpa gpa, std::size_t at, std::size_t length) {
+    return memory_.read(gpa, to.subspan(at, length)).has_value();
+  });
+}
+
+bool XenPlatform::copy_to_guest(XenVcpuId id, Gva to, std::span<const std::byte> from) {
+  return each_page(id, to, from.size(), [&](Gpa gpa, std::size_t at, std::size_t length) {
+    return memory_.write(gpa, from.subspan(at, length)).has_value();
+  });
+}
+
+// --- shared pages ---------------------------------------------------------------------------------
+
+Result<void> XenPlatform::map_shared_info(std::uint64_t gfn) {
+  const Gpa gpa{gfn << vmm_base::page_shift};
+  std::byte* page = gfn >> 52 == 0 ? memory_.host(gpa, vmm_base::page_size) : nullptr;
+  if (page == nullptr) return vmm_base::Error{"shared_info", EFAULT, gfn};
+  if (host_.xen_exits) {
+    VMM_CHECK(vm_.xen_hvm_set_attr(kvm_ioctls::XenSharedInfo{gfn}));
+  }
+  shared_info_ = reinterpret_cast<SharedInfo*>(page);
+  return vmm_base::success();
+}
+
+Result<void> XenPlatform::move_vcpu_info(XenVcpuId id, Gpa gpa) {
+  PerVcpu& state = state_[id.value];
+  auto* info = reinterpret_cast<VcpuInfo*>(memory_.host(gpa, sizeof(VcpuInfo)));
+  if (info == nullptr) return vmm_base::Error{"vcpu_info", EFAULT, gpa.value};
+  // What was raised in the old one, or not at all yet, is looked for in the new.
+  info->pending_sel = ~std::uint64_t{0};
+  info->upcall_pending = 1;
+  if (host_.xen_exits) {
+    VMM_CHECK(vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenVcpuInfo{gpa}));
+  } else {
+    // KVM keeps the same structure up to date for its own guests.
+    const Gpa time = gpa + xen_abi::vcpu_time_info_offset;
+    VMM_CHECK(vcpu(id).set_msr(msr_kvm_system_time_new, time.value | 1));
+  }
+  state.info = info;
+  return inject_upcall(id);
+}
+
+// --- time -----------------------------------------------------------------------------------------
+
+void XenPlatform::refresh_clock(XenVcpuId id) {
+  PerVcpu& state = state_[id.value];
+  const VcpuInfo* info = state.info;
+  if (info == nullptr) return;
+  const auto clock = xen_clock::read_pvclock(&info->time);
+  if (!clock || clock->version == state.clock_version) return;
+  auto offset = vcpu(id).get_tsc_offset();
+  if (!offset) return;  // before Linux 5.16: guest_now() falls back
+  state.tsc_offset = offset.value();
+  state.clock_version = clock->version;
+}
+
+GuestTime XenPlatform::guest_now(XenVcpuId id) {
+  PerVcpu& state = state_[id.value];
+  // Without the stable bit the guest's clock is good on the CPU that runs it only; KVM's timer
+  // then uses the VM's clock, too (arch/x86/kvm/xen.c, kvm_xen_start_timer).
+  if (const VcpuInfo* info = state.info) {
+    const auto clock = xen_clock::read_pvclock(&info->time);
+    if (clock && (clock->flags & xen_abi::pvclock_tsc_stable) != 0 &&
+        clock->version == state.clock_version) {
+      const xen_clock::TscMap map{.offset = state.tsc_offset};
+      return xen_clock::pvclock_time(*clock, map.guest_tsc(__rdtsc()));
+    }
+  }
+  clock_fell_back_ = true;
+  // Fails only for a bad fd or address, which these aren't.
+  return xen_clock::guest_time(static_cast<std::int64_t>(vm_.get_clock().value().clock));
+}
+
+Result<void> XenPlatform::set_timer(XenVcpuId id, EventPort port,
+                                    std::optional<GuestTime> deadline) {
+  const auto expires = deadline ? deadline->time_since_epoch().count() : 0;
+  return vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenTimer{
+      .port = port.value, .expires_ns = static_cast<std::uint64_t>(expires)});
+}
+
+Result<std::optional<GuestTime>> XenPlatform::timer(XenVcpuId id) {
+  VMM_TRY(timer, vcpu(id).xen_vcpu_get_attr<kvm_ioctls::XenTimer>());
+  if (timer.expires_ns == 0) return std::optional<GuestTime>{};
+  return std::optional(xen_clock::guest_time(static_cast<std::int64_t>(timer.expires_ns)));
+}
+
+// --- events ---------------------------------------------------------------------------------------
+
+Result<void> XenPlatform::set_upcall_vector(XenVcpuId id, std::uint8_t vector) {
+  if (host_.evtchn_send) {
+    VMM_CHECK(vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenVcpuUpcallVector{vector}));
+  }
+  state_[id.value].upcall_vector = vector;
+  const VcpuInfo* info = state_[id.value].info;
+  if (info != nullptr && info->upcall_pending != 0) return inject_upcall(id);
+  return vmm_base::success();
+}
+
+Result<void> XenPlatform::virq_bound(XenVcpuId id, std::uint32_t virq, EventPort port) {
+  if (virq != xen_abi::virq::timer) return vmm_base::success();
+  return timer_bound_(id, port);
+}
+
+Result<void> XenPlatform::raise_event(XenVcpuId id, EventPort port) {
+  if (host_.evtchn_send) return vm_.xen_hvm_evtchn_send(port.value, vcpu(id).id());
+  SharedInfo* shared = shared_info_;
+  VcpuInfo* info = state_[id.value].info;
+  if (shared == nullptr || info == nullptr) {
+    return vmm_base::Error{"event before shared_info", ENXIO, port.value};
+  }
+  switch (xen_evtchn::raise(*shared, *info, port)) {
+    case xen_evtchn::Raised::upcall:
+      return inject_upcall(id);
+    case xen_evtchn::Raised::out_of_range:
+      return vmm_base::Error{"event channel", EINVAL, port.value};
+    default:
+      return vmm_base::success();
+  }
+}
+
+Result<void> XenPlatform::inject_upcall(XenVcpuId id) {
+  const std::uint8_t vector = state_[id.value].upcall_vector;
+  if (vector == 0) return vmm_base::success();
+  // Fixed delivery to one APIC id: Intel SDM, volume 3, section 11.11.
+  const std::uint64_t address = 0xfee00000 | std::uint64_t{vcpu(id).id().value} << 12;
+  VMM_CHECK(vm_.signal_msi(address, vector));
+  return vmm_base::success();
+}
+
+}  // namespace vmm_reference
