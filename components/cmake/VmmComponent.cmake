@@ -11,6 +11,11 @@
 # state a version or a dependency. The target xen_timer::xen_timer is header-only
 # unless src/*.cpp exist.
 
+# A component that another one's vmm_require() brings in inherits variables: it starts with its own.
+set(VMM_REQUIRED "")
+set(VMM_LINK "")
+set(VMM_FIND_DEPENDENCIES "")
+
 include_guard()
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
@@ -44,9 +49,11 @@ function(_vmm_library)
   if(sources)
     add_library(${name} ${sources})
     set(scope PUBLIC)
+    set(any_architecture "")
   else()
     add_library(${name} INTERFACE)
     set(scope INTERFACE)
+    set(any_architecture ARCH_INDEPENDENT)
   endif()
   add_library(${name}::${name} ALIAS ${name})
   target_sources(${name} ${scope} FILE_SET HEADERS BASE_DIRS include FILES ${headers})
@@ -72,7 +79,7 @@ function(_vmm_library)
   configure_package_config_file(${_VMM_CMAKE_DIR}/config.cmake.in ${name}-config.cmake
     INSTALL_DESTINATION ${config_dir} NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
   write_basic_package_version_file(${name}-config-version.cmake
-    VERSION ${PROJECT_VERSION} COMPATIBILITY ${compatibility} ARCH_INDEPENDENT)
+    VERSION ${PROJECT_VERSION} COMPATIBILITY ${compatibility} ${any_architecture})
   install(TARGETS ${name} EXPORT ${name} FILE_SET HEADERS COMPONENT ${name}
     LIBRARY COMPONENT ${name} ARCHIVE COMPONENT ${name} RUNTIME COMPONENT ${name})
   install(EXPORT ${name} NAMESPACE ${name}:: FILE ${name}-targets.cmake

@@ -94,7 +94,10 @@ inline std::int64_t pvclock(const volatile xen_abi::VcpuTimeInfo& info) {
 
 // --- interrupts -----------------------------------------------------------------------------------
 
-struct Frame;
+// What the processor pushes.
+struct Frame {
+  std::uint64_t rip, cs, rflags, rsp, ss;
+};
 using Interrupt = void (*)(Frame*);
 struct [[gnu::packed]] Gate {
   std::uint16_t low;
@@ -121,6 +124,16 @@ inline void load_idt() {
     std::uint64_t base;
   } pointer{sizeof(idt) - 1, reinterpret_cast<std::uintptr_t>(idt)};
   asm volatile("lidt %0" ::"m"(pointer));
+}
+
+// Waits for an interrupt; called and left with interrupts off.
+[[gnu::noinline]] inline void halt() { asm volatile("sti\nhalt_instruction: hlt\ncli" ::: "memory"); }
+extern "C" const char halt_instruction;
+
+// For an interrupt handler: sti takes effect only after the hlt behind it, but QEMU's SVM forgets so
+// when the host interrupts its guest between the two. The wake-up would then come before the sleep.
+inline void wake_from_halt(Frame& frame) {
+  if (frame.rip == reinterpret_cast<std::uintptr_t>(&halt_instruction)) ++frame.rip;
 }
 
 // The local APIC's registers, at their usual place.

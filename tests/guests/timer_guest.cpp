@@ -46,10 +46,9 @@ void timer_fired(Vcpu& self, std::int64_t now) {
   self.armed = false;
 }
 
-[[gnu::interrupt]] void upcall(guest::Frame*) {
+[[gnu::interrupt]] void upcall(guest::Frame* frame) {
+  guest::wake_from_halt(*frame);
   Vcpu& self = vcpus[guest::apic(0x20) >> 24];
-  const std::int64_t now = guest::pvclock(self.info->time);
-  guest::end_of_interrupt();
   __atomic_store_n(&self.info->upcall_pending, std::uint8_t{0}, __ATOMIC_SEQ_CST);
   std::uint64_t words = __atomic_exchange_n(&self.info->pending_sel, 0, __ATOMIC_SEQ_CST);
   for (; words != 0; words &= words - 1) {
@@ -59,11 +58,14 @@ void timer_fired(Vcpu& self, std::int64_t now) {
       const auto bit = static_cast<unsigned>(__builtin_ctzll(ports));
       // Other vCPUs' ports stand in the same words: they are theirs to clear.
       if (word * 64 + bit != self.port) continue;
+      // Not before: an upcall for another reason may have brought us here, and the event come since.
+      const std::int64_t now = guest::pvclock(self.info->time);
       __atomic_fetch_and(&shared_info().evtchn_pending[word], ~(std::uint64_t{1} << bit),
                          __ATOMIC_SEQ_CST);
       timer_fired(self, now);
     }
   }
+  guest::end_of_interrupt();
 }
 
 [[gnu::interrupt]] void spurious(guest::Frame*) {}
@@ -127,8 +129,7 @@ void arm_and_sleep(Vcpu& self, std::uint32_t id, std::int64_t distance) {
     ++report.refused;
     self.armed = false;
   }
-  // sti takes effect after the next instruction, so no upcall slips in before hlt.
-  while (self.armed) asm volatile("sti; hlt; cli" ::: "memory");
+  while (self.armed) guest::halt();
 }
 
 }  // namespace

@@ -27,6 +27,7 @@ Summary summarise(const TimerReport& report) {
   const auto quantile = [&](std::size_t percent) {
     return lateness[(lateness.size() - 1) * percent / 100];
   };
+  summary.min = lateness.front();
   summary.p50 = quantile(50);
   summary.p99 = quantile(99);
   summary.max = lateness.back();
@@ -34,8 +35,8 @@ Summary summarise(const TimerReport& report) {
 }
 
 void print_head(std::FILE* out) {
-  std::fprintf(out, "%5s %4s  %-9s %6s %6s %6s %6s %6s %9s %9s %9s\n", "vCPUs", "vCPU", "served by",
-               "punted", "armed", "fired", "lost", "early", "p50 us", "p99 us", "max us");
+  std::fprintf(out, "%5s %4s  %-9s %6s %6s %6s %6s %6s %9s %9s %9s %9s\n", "vCPUs", "vCPU", "served by",
+               "punted", "armed", "fired", "lost", "early", "min us", "p50 us", "p99 us", "max us");
 }
 
 bool print_rows(std::FILE* out, const RunReport& run, std::uint32_t timers) {
@@ -43,10 +44,16 @@ bool print_rows(std::FILE* out, const RunReport& run, std::uint32_t timers) {
   for (std::size_t index = 0; index < run.vcpus.size(); ++index) {
     const auto& [guest, punted] = run.vcpus[index];
     const Summary s = summarise(guest);
-    std::fprintf(out, "%5zu %4zu  %-9s %6llu %6u %6u %6u %6u %9.1f %9.1f %9.1f\n",
+    std::fprintf(out, "%5zu %4zu  %-9s %6llu %6u %6u %6u %6u %9.1f %9.1f %9.1f %9.1f\n",
                  run.vcpus.size(), index, to_string(run.mode),
                  static_cast<unsigned long long>(punted), guest.armed, guest.fired, s.lost, s.early,
-                 us(s.p50), us(s.p99), us(s.max));
+                 us(s.min), us(s.p50), us(s.p99), us(s.max));
+    for (std::uint32_t n = 0, shown = 0; s.early != 0 && n < guest.fired && shown < 3; ++n) {
+      if (guest.lateness_ns[n] >= 0) continue;
+      std::fprintf(out, "            timer %u of %u came %.1f us early\n", n + 1, guest.armed,
+                   -us(guest.lateness_ns[n]));
+      ++shown;
+    }
     // Each arming, and one stop at the end.
     const std::uint64_t expected = run.mode == TimerMode::kernel ? 0 : guest.armed + 1;
     if (punted != expected && !run.timed_out) {

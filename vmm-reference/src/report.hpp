@@ -14,6 +14,7 @@ namespace vmm_reference {
 struct Summary {
   std::uint32_t lost = 0;
   std::uint32_t early = 0;
+  std::int64_t min = 0;  // negative is early
   std::int64_t p50 = 0;
   std::int64_t p99 = 0;
   std::int64_t max = 0;
