@@ -107,7 +107,9 @@ TEST_F(RunPage, UnknownReasonIsOtherWithItsBytes) {
 
 TEST_F(RunPage, MatchTakesTheRightCase) {
   auto exit = decode(KVM_EXIT_SHUTDOWN);
-  EXPECT_EQ(match(exit, [](Shutdown&) { return 1; }, [](auto&) { return 2; }), 1);
+  EXPECT_EQ(match(
+                exit, [](Shutdown&) { return 1; }, [](auto&) { return 2; }),
+            1);
 }
 
 TEST(XenAttr, IdUnsetSurvivesAndIsNotALegalId) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A VM whose vCPUs make one hypercall each time they are asked to, in 64-bit mode or in real mode (a
-// 32-bit caller to Xen), and nothing else.
+// A VM whose vCPUs make one hypercall each time they are asked to, in 64-bit mode or in real mode
+// (a 32-bit caller to Xen), and nothing else.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -38,16 +38,16 @@ struct Call {
 
 // What became of a hypercall.
 struct Outcome {
-  bool punted = false;       // it came to us
-  std::int64_t result = 0;   // else what the kernel answered
+  bool punted = false;      // it came to us
+  std::int64_t result = 0;  // else what the kernel answered
 };
 
 class MicroVm {
  public:
   static constexpr Gpa code{0x8000};
-  static constexpr Gpa argument{0x9000};     // a page for arguments
+  static constexpr Gpa argument{0x9000};  // a page for arguments
   static constexpr Gpa shared_info{0xa000};
-  static constexpr Gpa vcpu_info{0xb000};    // 64 bytes a vCPU
+  static constexpr Gpa vcpu_info{0xb000};  // 64 bytes a vCPU
   static constexpr std::uint16_t done_port = 0x80;
 
   explicit MicroVm(std::uint32_t vcpu_count)
@@ -55,9 +55,8 @@ class MicroVm {
         memory(must(vm_memory::GuestMemory::create({{Gpa{0}, 1 << 20}}))),
         vm(must(kvm.create_vm())) {
     must(vm.create_irqchip());
-    must(vm.xen_hvm_config(
-        KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL | KVM_XEN_HVM_CONFIG_EVTCHN_SEND,
-        xen_abi::cpuid::hypercall_msr));
+    must(vm.xen_hvm_config(KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL | KVM_XEN_HVM_CONFIG_EVTCHN_SEND,
+                           xen_abi::cpuid::hypercall_msr));
     const auto& region = memory.regions()[0];
     must(vm.set_user_memory_region(0, region.gpa(), region.size(), region.host()));
     must(vmm_reference::write_page_tables(memory));
@@ -65,8 +64,7 @@ class MicroVm {
     const std::uint8_t program[] = {0x0f, 0x01, 0xd9, 0xe6, done_port, 0xf4};
     must(memory.write(code, std::as_bytes(std::span(program))));
     must(vm.xen_hvm_set_attr(kvm_ioctls::XenLongMode{true}));
-    must(vm.xen_hvm_set_attr(
-        kvm_ioctls::XenSharedInfo{shared_info.value >> vmm_base::page_shift}));
+    must(vm.xen_hvm_set_attr(kvm_ioctls::XenSharedInfo{shared_info.value >> vmm_base::page_shift}));
     const auto cpuid = must(kvm.get_supported_cpuid());
     for (std::uint32_t i = 0; i < vcpu_count; ++i) {
       vcpus.push_back(must(vm.create_vcpu(KvmVcpuId{i})));
@@ -111,8 +109,8 @@ class MicroVm {
       } else if (auto* out = std::get_if<kvm_ioctls::IoOut>(&exit)) {
         EXPECT_EQ(out->port, done_port);
         const kvm_regs after = must(vcpu.get_regs());
-        outcome.result = long_mode ? static_cast<std::int64_t>(after.rax)
-                                   : static_cast<std::int32_t>(after.rax);
+        outcome.result =
+            long_mode ? static_cast<std::int64_t>(after.rax) : static_cast<std::int32_t>(after.rax);
         if (outcome.punted) {
           EXPECT_EQ(outcome.result, 0x5a5a) << "the result must reach RAX";
         }
@@ -132,13 +130,5 @@ class MicroVm {
  private:
   std::vector<kvm_sregs> original_;
 };
-
-// One VM stays open for the whole program: kernels have been seen to stumble over the last one's
-// end under emulation.
-inline kvm_ioctls::Vm& anchor() {
-  static auto kvm = must(kvm_ioctls::Kvm::open());
-  static auto vm = must(kvm.create_vm());
-  return vm;
-}
 
 }  // namespace conformance

@@ -2,8 +2,8 @@
 //
 // Who answers a timer hypercall: each cell of {Xen vCPU id never set, set right, set to another} x
 // {timer port set, 0} x {set_singleshot, stop_singleshot, set_timer_op}, for two vCPUs and both
-// widths of caller, on the kernel that runs this. What is expected follows from the kernel's version
-// alone: Linux 7.3 changed the rule for an id that was never set.
+// widths of caller, on the kernel that runs this. What is expected follows from the kernel's
+// version alone: Linux 7.3 changed the rule for an id that was never set.
 #include <sys/utsname.h>
 
 #include <cstdio>
@@ -31,7 +31,9 @@ const char* name(Op op) {
                                      : "set_timer_op";
 }
 const char* name(Who who) {
-  return who == Who::kernel_ok ? "kernel, 0" : who == Who::kernel_einval ? "kernel, -EINVAL" : "punted";
+  return who == Who::kernel_ok       ? "kernel, 0"
+         : who == Who::kernel_einval ? "kernel, -EINVAL"
+                                     : "punted";
 }
 
 // "7.3.4+deb13…" and later have the new rule.
@@ -71,7 +73,6 @@ Call make_call(Op op, std::uint32_t vcpu, bool long_mode) {
 }
 
 TEST(PatchTable, EveryCell) {
-  anchor();
   std::printf("%-15s %-5s %-16s %-4s %-16s %-16s\n", "Xen vCPU id", "port", "hypercall", "vCPU",
               "64-bit", "32-bit");
   for (const Id id : {Id::never_set, Id::right, Id::another}) {
@@ -118,20 +119,19 @@ TEST(PatchTable, EveryCell) {
 }
 
 TEST(PatchTable, ProbeNamesTheRule) {
-  anchor();
   MicroVm vm(1);
   EXPECT_EQ(must(kvm_ioctls::xen_id_rule(vm.vcpus[0])),
             has_new_rule() ? kvm_ioctls::XenIdRule::unset : kvm_ioctls::XenIdRule::zero);
 }
 
 TEST(PatchTable, TheInvalidIdCannotBeSetNorAnyBeyondTheLastVcpu) {
-  anchor();
   MicroVm vm(1);
   EXPECT_EQ(vm.vcpus[0].xen_vcpu_set_attr(kvm_ioctls::XenVcpuIdAttr{}).error().code, EINVAL);
-  EXPECT_EQ(vm.vcpus[0]
-                .xen_vcpu_set_attr(kvm_ioctls::XenVcpuIdAttr{vmm_base::XenVcpuId{kvm_ioctls::max_vcpus}})
-                .error(),
-            (vmm_base::Error{"KVM_XEN_VCPU_SET_ATTR", EINVAL, KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID}));
+  EXPECT_EQ(
+      vm.vcpus[0]
+          .xen_vcpu_set_attr(kvm_ioctls::XenVcpuIdAttr{vmm_base::XenVcpuId{kvm_ioctls::max_vcpus}})
+          .error(),
+      (vmm_base::Error{"KVM_XEN_VCPU_SET_ATTR", EINVAL, KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID}));
 }
 
 }  // namespace

@@ -13,7 +13,6 @@ namespace {
 using namespace kvm_ioctls;
 
 struct XenAttr : testing::Test {
-  void SetUp() override { anchor(); }
   MicroVm vm{2};
   Vcpu& vcpu = vm.vcpus[0];
   bool has(int flag) { return (must(vm.kvm.check_extension(KVM_CAP_XEN_HVM)) & flag) != 0; }
@@ -72,9 +71,8 @@ TEST_F(XenAttr, RunstateWhereTheKernelHasIt) {
   EXPECT_EQ(must(vcpu.xen_vcpu_get_attr<XenRunstateArea>()).gpa, Gpa{0xd000});
   must(vcpu.xen_vcpu_set_attr(XenRunstateCurrent{2}));
   EXPECT_EQ(must(vcpu.xen_vcpu_get_attr<XenRunstateCurrent>()).state, 2u);
-  must(vcpu.xen_vcpu_set_attr(XenRunstateAdjust{.state = ~std::uint64_t{0},
-                                                .state_entry_time = 0x5a,
-                                                .time_offline = 0x5a}));
+  must(vcpu.xen_vcpu_set_attr(XenRunstateAdjust{
+      .state = ~std::uint64_t{0}, .state_entry_time = 0x5a, .time_offline = 0x5a}));
   EXPECT_GE(must(vcpu.xen_vcpu_get_attr<XenRunstateData>()).time_offline, 0x5au);
 }
 

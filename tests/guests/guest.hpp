@@ -92,7 +92,8 @@ inline std::int64_t pvclock(const volatile xen_abi::VcpuTimeInfo& info) {
   }
 }
 
-// --- interrupts -----------------------------------------------------------------------------------
+// --- interrupts
+// -----------------------------------------------------------------------------------
 
 // What the processor pushes.
 struct Frame {
@@ -113,10 +114,13 @@ alignas(16) inline Gate idt[256];
 
 inline void set_gate(unsigned vector, Interrupt handler) {
   const auto address = reinterpret_cast<std::uintptr_t>(handler);
-  idt[vector] = {static_cast<std::uint16_t>(address), 8,
-                 0,                                   0x8e,
+  idt[vector] = {static_cast<std::uint16_t>(address),
+                 8,
+                 0,
+                 0x8e,
                  static_cast<std::uint16_t>(address >> 16),
-                 static_cast<std::uint32_t>(address >> 32), 0};
+                 static_cast<std::uint32_t>(address >> 32),
+                 0};
 }
 inline void load_idt() {
   struct [[gnu::packed]] {
@@ -127,11 +131,14 @@ inline void load_idt() {
 }
 
 // Waits for an interrupt; called and left with interrupts off.
-[[gnu::noinline]] inline void halt() { asm volatile("sti\nhalt_instruction: hlt\ncli" ::: "memory"); }
+[[gnu::noinline]] inline void halt() {
+  asm volatile("sti\nhalt_instruction: hlt\ncli" ::: "memory");
+}
 extern "C" const char halt_instruction;
 
-// For an interrupt handler: sti takes effect only after the hlt behind it, but QEMU's SVM forgets so
-// when the host interrupts its guest between the two. The wake-up would then come before the sleep.
+// For an interrupt handler: sti takes effect only after the hlt behind it, but QEMU's SVM forgets
+// so when the host interrupts its guest between the two. The wake-up would then come before the
+// sleep.
 inline void wake_from_halt(Frame& frame) {
   if (frame.rip == reinterpret_cast<std::uintptr_t>(&halt_instruction)) ++frame.rip;
 }

@@ -58,7 +58,8 @@ void timer_fired(Vcpu& self, std::int64_t now) {
       const auto bit = static_cast<unsigned>(__builtin_ctzll(ports));
       // Other vCPUs' ports stand in the same words: they are theirs to clear.
       if (word * 64 + bit != self.port) continue;
-      // Not before: an upcall for another reason may have brought us here, and the event come since.
+      // Not before: an upcall for another reason may have brought us here, and the event come
+      // since.
       const std::int64_t now = guest::pvclock(self.info->time);
       __atomic_fetch_and(&shared_info().evtchn_pending[word], ~(std::uint64_t{1} << bit),
                          __ATOMIC_SEQ_CST);
@@ -113,8 +114,9 @@ std::int64_t random_distance(std::uint64_t& seed) {
   seed ^= seed >> 7;
   seed ^= seed << 17;
   const std::int64_t low = shortest_ns << (seed >> 40) % 9;
-  const std::int64_t distance = low + static_cast<std::int64_t>((seed >> 8 & 0xffffffff) *
-                                                                static_cast<std::uint64_t>(low) >> 32);
+  const std::int64_t distance =
+      low +
+      static_cast<std::int64_t>((seed >> 8 & 0xffffffff) * static_cast<std::uint64_t>(low) >> 32);
   return distance < longest_ns ? distance : longest_ns;
 }
 
@@ -138,8 +140,7 @@ extern "C" void guest_main(std::uint64_t index, std::uint64_t count, std::uint64
   const std::uint32_t xen = guest::find_xen();
   if (xen == 0) guest::fail("timer-guest: no Xen in CPUID\n");
   const std::uint32_t id = guest::cpuid(xen + xen_abi::cpuid::leaf_hvm).ebx;
-  if (index >= guest::max_vcpus || count > guest::max_vcpus ||
-      timers > vmm_reference::max_timers) {
+  if (index >= guest::max_vcpus || count > guest::max_vcpus || timers > vmm_reference::max_timers) {
     guest::fail("timer-guest: more than it was built for\n");
   }
 
@@ -161,8 +162,8 @@ extern "C" void guest_main(std::uint64_t index, std::uint64_t count, std::uint64
   std::uint64_t seed = 0x9e3779b97f4a7c15 * (index + 1);
   for (std::uint64_t i = 0; i < timers; ++i) arm_and_sleep(self, id, random_distance(seed));
 
-  const std::int64_t stopped = guest::hypercall(hypercall::vcpu_op,
-                                                xen_abi::vcpuop::stop_singleshot_timer, id);
+  const std::int64_t stopped =
+      guest::hypercall(hypercall::vcpu_op, xen_abi::vcpuop::stop_singleshot_timer, id);
   if (stopped != 0) guest::fail("timer-guest: stop_singleshot_timer was refused\n");
   guest::out32(vmm_reference::port_done, 0);
 }

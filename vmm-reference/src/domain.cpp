@@ -5,8 +5,8 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 
-#include <csignal>
 #include <condition_variable>
+#include <csignal>
 #include <mutex>
 #include <thread>
 
@@ -52,9 +52,9 @@ Result<Machine> create_machine(const Host& host, TimerMode mode, std::uint32_t v
     if (host.evtchn_send) flags |= KVM_XEN_HVM_CONFIG_EVTCHN_SEND;
     VMM_CHECK(vm.xen_hvm_config(flags, xen_abi::cpuid::hypercall_msr));
   } else {
-    VMM_CHECK(vm.enable_cap(KVM_CAP_X86_USER_SPACE_MSR,
-                            KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL |
-                                KVM_MSR_EXIT_REASON_FILTER));
+    VMM_CHECK(vm.enable_cap(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN |
+                                                            KVM_MSR_EXIT_REASON_INVAL |
+                                                            KVM_MSR_EXIT_REASON_FILTER));
   }
   std::uint32_t slot = 0;
   for (const auto& region : memory.regions()) {
@@ -106,7 +106,8 @@ class TimerThread {
                          while (fds[1].revents == 0) {
                            if (::poll(fds, std::size(fds), -1) < 0) continue;
                            if (auto expired = handler.expire(); !expired) {
-                             std::fprintf(stderr, "timers: %s\n", expired.error().message().c_str());
+                             std::fprintf(stderr, "timers: %s\n",
+                                          expired.error().message().c_str());
                            }
                          }
                        }));

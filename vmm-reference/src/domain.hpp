@@ -24,8 +24,8 @@ struct VcpuReport {
 struct RunReport {
   TimerMode mode{};
   std::vector<VcpuReport> vcpus{};
-  bool exact_clock = false;         // deadlines were reckoned on the guest's own pvclock
-  std::vector<std::string> faults{}; // what went wrong, a sentence each
+  bool exact_clock = false;           // deadlines were reckoned on the guest's own pvclock
+  std::vector<std::string> faults{};  // what went wrong, a sentence each
   bool timed_out = false;
 };
 

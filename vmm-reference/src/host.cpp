@@ -21,7 +21,8 @@ std::string open_error(const std::string& device, const vmm_base::Error& error) 
     return device + " has API version " + std::to_string(error.operand) +
            ", not 12: a Linux kernel of 2.6.22 or later is needed";
   }
-  if (error.code == ENOTTY) return device + " is not a KVM device: it answers no KVM_GET_API_VERSION";
+  if (error.code == ENOTTY)
+    return device + " is not a KVM device: it answers no KVM_GET_API_VERSION";
   return "can't use " + device + ": " + error.message();
 }
 
@@ -37,11 +38,11 @@ std::variant<Host, std::string> Host::open(const std::string& device) {
                         KVM_XEN_HVM_CONFIG_SHARED_INFO;
   host.xen_exits = (xen & exits) == exits;
   host.evtchn_send = host.xen_exits && (xen & KVM_XEN_HVM_CONFIG_EVTCHN_SEND) != 0;
-  if (!host.xen_exits &&
-      (host.kvm.check_extension(KVM_CAP_X86_USER_SPACE_MSR).value() == 0 ||
-       host.kvm.check_extension(KVM_CAP_SYNC_REGS).value() == 0)) {
-    return device + " has neither KVM_CAP_XEN_HVM nor what can stand in for it "
-                    "(KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_SYNC_REGS): Linux 5.10 or later is needed";
+  if (!host.xen_exits && (host.kvm.check_extension(KVM_CAP_X86_USER_SPACE_MSR).value() == 0 ||
+                          host.kvm.check_extension(KVM_CAP_SYNC_REGS).value() == 0)) {
+    return device +
+           " has neither KVM_CAP_XEN_HVM nor what can stand in for it "
+           "(KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_SYNC_REGS): Linux 5.10 or later is needed";
   }
   if (host.evtchn_send) {
     auto vm = host.kvm.create_vm();
@@ -72,7 +73,8 @@ std::string Host::why_not(TimerMode mode) const {
 }
 
 std::string Host::description() const {
-  std::string text = xen_exits ? "hypercalls by KVM_EXIT_XEN" : "hypercalls by port exits (no KVM_XEN here)";
+  std::string text =
+      xen_exits ? "hypercalls by KVM_EXIT_XEN" : "hypercalls by port exits (no KVM_XEN here)";
   text += evtchn_send ? ", events by KVM" : ", events by userspace";
   if (id_rule) {
     text += *id_rule == kvm_ioctls::XenIdRule::unset

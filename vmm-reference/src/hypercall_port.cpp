@@ -12,7 +12,8 @@ namespace vmm_reference {
 bool HypercallPort::fill(std::uint64_t msr_value) noexcept {
   std::array<std::byte, vmm_base::page_size> page;
   page.fill(std::byte{0xcc});
-  for (std::uint32_t number = 0; number < page.size() / xen_abi::cpuid::hypercall_slot_size; ++number) {
+  for (std::uint32_t number = 0; number < page.size() / xen_abi::cpuid::hypercall_slot_size;
+       ++number) {
     std::byte* slot = &page[number * xen_abi::cpuid::hypercall_slot_size];
     slot[0] = std::byte{0xb8};  // mov $number, %eax
     std::memcpy(slot + 1, &number, sizeof(number));

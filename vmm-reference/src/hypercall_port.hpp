@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Hypercalls on a KVM without KVM_XEN: we fill the guest's hypercall page ourselves, with slots that
-// write to a port, and read the arguments out of the registers at the port exit.
+// Hypercalls on a KVM without KVM_XEN: we fill the guest's hypercall page ourselves, with slots
+// that write to a port, and read the arguments out of the registers at the port exit.
 #pragma once
 
 #include "kvm_ioctls/vcpu.hpp"

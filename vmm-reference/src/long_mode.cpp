@@ -57,8 +57,8 @@ vmm_base::Result<void> enter_long_mode(const kvm_ioctls::Vcpu& vcpu, kvm_regs re
   sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
   sregs.cr0 = 0x80050033;  // PG AM WP NE ET MP PE
   sregs.cr3 = page_tables.value;
-  sregs.cr4 = 0x20;     // PAE
-  sregs.efer = 0x500;   // LMA LME
+  sregs.cr4 = 0x20;    // PAE
+  sregs.efer = 0x500;  // LMA LME
   VMM_CHECK(vcpu.set_sregs(sregs));
   regs.rflags = 0x2;
   return vcpu.set_regs(regs);

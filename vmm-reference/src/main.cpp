@@ -80,13 +80,15 @@ int main(int argc, char** argv) {
   Options options;
   CLI::App app{"Runs a test guest as a Xen guest on KVM, and prints how its timers fared."};
   app.add_option("guest", options.guest, "The guest, an ELF file of tests/guests")->required();
-  app.add_option("--vcpus", options.vcpus, "How many vCPUs, 1 to 8; several numbers for several runs")
+  app.add_option("--vcpus", options.vcpus,
+                 "How many vCPUs, 1 to 8; several numbers for several runs")
       ->delimiter(',')
       ->check(CLI::Range(1, 8))
       ->capture_default_str();
-  app.add_option("--xen-timer", options.timers,
-                 "Who serves the timers: kernel, userspace, delegated; auto for the fastest, all for "
-                 "each that works here")
+  app.add_option(
+         "--xen-timer", options.timers,
+         "Who serves the timers: kernel, userspace, delegated; auto for the fastest, all for "
+         "each that works here")
       ->delimiter(',')
       ->check(CLI::IsMember({"kernel", "userspace", "delegated", "auto", "all"}))
       ->capture_default_str();

@@ -30,11 +30,11 @@ constexpr const char* to_string(TimerMode mode) noexcept {
 }
 
 struct Options {
-  std::string guest;                      // path of an ELF file
-  std::vector<std::uint32_t> vcpus{1};    // one run each, 1 to 8
+  std::string guest;                        // path of an ELF file
+  std::vector<std::uint32_t> vcpus{1};      // one run each, 1 to 8
   std::vector<std::string> timers{"auto"};  // one run each: a TimerMode's name, auto or all
-  std::uint32_t count = 1000;             // timers a vCPU
-  std::chrono::seconds timeout{60};       // a run
+  std::uint32_t count = 1000;               // timers a vCPU
+  std::chrono::seconds timeout{60};         // a run
   std::string device = "/dev/kvm";
 };
 

@@ -22,8 +22,8 @@ Summary summarise(const TimerReport& report) {
                                      report.lateness_ns + std::min(answered, max_timers));
   if (lateness.empty()) return summary;
   std::sort(lateness.begin(), lateness.end());
-  summary.early = static_cast<std::uint32_t>(
-      std::lower_bound(lateness.begin(), lateness.end(), 0) - lateness.begin());
+  summary.early = static_cast<std::uint32_t>(std::lower_bound(lateness.begin(), lateness.end(), 0) -
+                                             lateness.begin());
   const auto quantile = [&](std::size_t percent) {
     return lateness[(lateness.size() - 1) * percent / 100];
   };
@@ -35,8 +35,9 @@ Summary summarise(const TimerReport& report) {
 }
 
 void print_head(std::FILE* out) {
-  std::fprintf(out, "%5s %4s  %-9s %6s %6s %6s %6s %6s %9s %9s %9s %9s\n", "vCPUs", "vCPU", "served by",
-               "punted", "armed", "fired", "lost", "early", "min us", "p50 us", "p99 us", "max us");
+  std::fprintf(out, "%5s %4s  %-9s %6s %6s %6s %6s %6s %9s %9s %9s %9s\n", "vCPUs", "vCPU",
+               "served by", "punted", "armed", "fired", "lost", "early", "min us", "p50 us",
+               "p99 us", "max us");
 }
 
 bool print_rows(std::FILE* out, const RunReport& run, std::uint32_t timers) {
@@ -57,19 +58,22 @@ bool print_rows(std::FILE* out, const RunReport& run, std::uint32_t timers) {
     // Each arming, and one stop at the end.
     const std::uint64_t expected = run.mode == TimerMode::kernel ? 0 : guest.armed + 1;
     if (punted != expected && !run.timed_out) {
-      std::fprintf(out, "            the hypercalls were not served by the %s: %llu came to us, "
-                        "not %llu\n",
+      std::fprintf(out,
+                   "            the hypercalls were not served by the %s: %llu came to us, "
+                   "not %llu\n",
                    to_string(run.mode), static_cast<unsigned long long>(punted),
                    static_cast<unsigned long long>(expected));
       good = false;
     }
     if (guest.refused != 0) std::fprintf(out, "            %u calls were refused\n", guest.refused);
-    if (guest.unasked != 0) std::fprintf(out, "            %u events came unasked\n", guest.unasked);
+    if (guest.unasked != 0)
+      std::fprintf(out, "            %u events came unasked\n", guest.unasked);
     const bool ours_early = run.mode != TimerMode::kernel && s.early != 0;
     good = good && s.lost == 0 && !ours_early && guest.refused == 0 && guest.unasked == 0 &&
            guest.armed == timers;
   }
-  if (run.timed_out) std::fprintf(out, "            time is out: a timer was lost, or the guest hangs\n");
+  if (run.timed_out)
+    std::fprintf(out, "            time is out: a timer was lost, or the guest hangs\n");
   for (const std::string& fault : run.faults) std::fprintf(out, "            %s\n", fault.c_str());
   std::fflush(out);
   return good;

@@ -50,7 +50,8 @@ void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispa
     if (is_timer_call(call)) ++state.punted;
     platform.refresh_clock(id);
     const xen_abi::Answer given = dispatcher(id, call);
-    if (!given.host) std::fprintf(stderr, "vCPU %u: %s\n", id.value, given.host.error().message().c_str());
+    if (!given.host)
+      std::fprintf(stderr, "vCPU %u: %s\n", id.value, given.host.error().message().c_str());
     return given.guest.rax();
   };
 
@@ -91,7 +92,8 @@ void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispa
           return true;
         },
         [&](kvm_ioctls::MsrWrite& write) {
-          if (write.index() == xen_abi::cpuid::hypercall_msr && hypercall_port.fill(write.value())) {
+          if (write.index() == xen_abi::cpuid::hypercall_msr &&
+              hypercall_port.fill(write.value())) {
             write.accept();
           }
           return true;

@@ -16,11 +16,12 @@ constexpr std::uint32_t msr_kvm_system_time_new = 0x4b564d01;
 
 }  // namespace
 
-XenPlatform::XenPlatform(const Host& host, const kvm_ioctls::Vm& vm,
-                         vm_memory::GuestMemory& memory, std::span<kvm_ioctls::Vcpu> vcpus)
+XenPlatform::XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, vm_memory::GuestMemory& memory,
+                         std::span<kvm_ioctls::Vcpu> vcpus)
     : host_(host), vm_(vm), memory_(memory), vcpus_(vcpus), state_(vcpus.size()) {}
 
-// --- memory ---------------------------------------------------------------------------------------
+// --- memory
+// ---------------------------------------------------------------------------------------
 
 template <class Copy>
 bool XenPlatform::each_page(XenVcpuId id, Gva gva, std::size_t size, Copy&& copy) {
@@ -47,7 +48,8 @@ bool XenPlatform::copy_to_guest(XenVcpuId id, Gva to, std::span<const std::byte>
   });
 }
 
-// --- shared pages ---------------------------------------------------------------------------------
+// --- shared pages
+// ---------------------------------------------------------------------------------
 
 Result<void> XenPlatform::map_shared_info(std::uint64_t gfn) {
   const Gpa gpa{gfn << vmm_base::page_shift};
@@ -63,7 +65,10 @@ Result<void> XenPlatform::map_shared_info(std::uint64_t gfn) {
 Result<void> XenPlatform::move_vcpu_info(XenVcpuId id, Gpa gpa) {
   PerVcpu& state = state_[id.value];
   auto* info = reinterpret_cast<VcpuInfo*>(memory_.host(gpa, sizeof(VcpuInfo)));
-  if (info == nullptr) return vmm_base::Error{"vcpu_info", EFAULT, gpa.value};
+  // A 32-bit caller may ask for less than the atomic accesses to a 64-bit domain's need.
+  if (info == nullptr || gpa.value % alignof(VcpuInfo) != 0) {
+    return vmm_base::Error{"vcpu_info", EFAULT, gpa.value};
+  }
   // What was raised in the old one, or not at all yet, is looked for in the new.
   info->pending_sel = ~std::uint64_t{0};
   info->upcall_pending = 1;
@@ -78,7 +83,8 @@ Result<void> XenPlatform::move_vcpu_info(XenVcpuId id, Gpa gpa) {
   return inject_upcall(id);
 }
 
-// --- time -----------------------------------------------------------------------------------------
+// --- time
+// -----------------------------------------------------------------------------------------
 
 void XenPlatform::refresh_clock(XenVcpuId id) {
   PerVcpu& state = state_[id.value];
@@ -112,8 +118,8 @@ GuestTime XenPlatform::guest_now(XenVcpuId id) {
 Result<void> XenPlatform::set_timer(XenVcpuId id, EventPort port,
                                     std::optional<GuestTime> deadline) {
   const auto expires = deadline ? deadline->time_since_epoch().count() : 0;
-  return vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenTimer{
-      .port = port.value, .expires_ns = static_cast<std::uint64_t>(expires)});
+  return vcpu(id).xen_vcpu_set_attr(
+      kvm_ioctls::XenTimer{.port = port.value, .expires_ns = static_cast<std::uint64_t>(expires)});
 }
 
 Result<std::optional<GuestTime>> XenPlatform::timer(XenVcpuId id) {
@@ -122,7 +128,8 @@ Result<std::optional<GuestTime>> XenPlatform::timer(XenVcpuId id) {
   return std::optional(xen_clock::guest_time(static_cast<std::int64_t>(timer.expires_ns)));
 }
 
-// --- events ---------------------------------------------------------------------------------------
+// --- events
+// ---------------------------------------------------------------------------------------
 
 Result<void> XenPlatform::set_upcall_vector(XenVcpuId id, std::uint8_t vector) {
   if (host_.evtchn_send) {

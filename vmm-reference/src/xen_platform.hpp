@@ -66,9 +66,9 @@ class XenPlatform {
   using SharedInfo = xen_abi::SharedInfo<std::uint64_t>;
 
   struct PerVcpu {
-    std::atomic<VcpuInfo*> info = nullptr;       // in guest memory
+    std::atomic<VcpuInfo*> info = nullptr;  // in guest memory
     std::atomic<std::uint8_t> upcall_vector = 0;
-    std::atomic<std::uint64_t> tsc_offset = 0;   // as it was at …
+    std::atomic<std::uint64_t> tsc_offset = 0;     // as it was at …
     std::atomic<std::uint32_t> clock_version = 0;  // … this version of info->time
   };
 

@@ -7,14 +7,14 @@
 
 extern "C" {
 #define __XEN_INTERFACE_VERSION__ 0x00040e00
+#include <xen/arch-x86/cpuid.h>
 #include <xen/event_channel.h>
+#include <xen/foreign/x86_32.h>
+#include <xen/foreign/x86_64.h>
 #include <xen/hvm/hvm_op.h>
 #include <xen/memory.h>
 #include <xen/vcpu.h>
 #include <xen/xen.h>
-#include <xen/arch-x86/cpuid.h>
-#include <xen/foreign/x86_32.h>
-#include <xen/foreign/x86_64.h>
 #pragma pack()
 }
 #include "xen_abi/cpuid.hpp"

@@ -33,7 +33,8 @@ TEST(HostDue, SaturatesAtTheEndOfTime) {
   EXPECT_EQ(host_due(host_time(1000), guest_time(-5), GuestTime::max()), HostTime::max());
 }
 
-RC_GTEST_PROP(HostDue, IsNeverEarlier, (std::int64_t host, std::int64_t now, std::int64_t deadline)) {
+RC_GTEST_PROP(HostDue, IsNeverEarlier,
+              (std::int64_t host, std::int64_t now, std::int64_t deadline)) {
   const HostTime start = host_time(host >> 2);
   const HostTime due = host_due(start, guest_time(now), guest_time(deadline));
   const auto rest = static_cast<Int128>(deadline) - now;
@@ -59,8 +60,8 @@ TEST(ScaleTsc, ShiftsOutsideAWordAreDefined) {
 RC_GTEST_PROP(ScaleTsc, AnHoursErrorIsBelow1us, (std::uint32_t mul_bits, std::uint8_t shift_bits)) {
   const std::uint32_t mul = mul_bits | 0x8000'0000;
   const int shift = shift_bits % 9 - 4;
-  const long double ns_a_cycle =
-      static_cast<long double>(mul) / 4294967296.0L * (shift < 0 ? 1.0L / (1 << -shift) : 1 << shift);
+  const long double ns_a_cycle = static_cast<long double>(mul) / 4294967296.0L *
+                                 (shift < 0 ? 1.0L / (1 << -shift) : 1 << shift);
   const auto cycles = static_cast<std::uint64_t>(3600.0e9L / ns_a_cycle);
   const long double exact = static_cast<long double>(cycles) * ns_a_cycle;
   const auto error = exact - static_cast<long double>(scale_tsc(cycles, mul, shift));
@@ -78,7 +79,8 @@ TEST(Pvclock, AddsTheScaledTscToSystemTime) {
 
 TEST(TscMap, OffsetsWrapAndRatiosScale) {
   EXPECT_EQ(TscMap{.offset = -1000ull}.guest_tsc(1500), 500u);
-  EXPECT_EQ((TscMap{.offset = 10, .ratio = 3ull << 31, .fraction_bits = 32}.guest_tsc(1000)), 1510u);
+  EXPECT_EQ((TscMap{.offset = 10, .ratio = 3ull << 31, .fraction_bits = 32}.guest_tsc(1000)),
+            1510u);
 }
 
 struct ReadPvclock : testing::Test {

@@ -16,8 +16,8 @@ namespace kvm_ioctls {
 class CpuidBuffer {
  public:
   explicit CpuidBuffer(std::uint32_t room)
-      : memory_(std::make_unique<std::byte[]>(sizeof(Cpuid2Header) +
-                                              room * sizeof(kvm_cpuid_entry2))) {
+      : memory_(
+            std::make_unique<std::byte[]>(sizeof(Cpuid2Header) + room * sizeof(kvm_cpuid_entry2))) {
     get()->nent = room;
   }
   explicit CpuidBuffer(std::span<const kvm_cpuid_entry2> entries)

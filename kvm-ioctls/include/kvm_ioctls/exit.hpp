@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Why KVM_RUN came back, as a variant of small structs that point into the vCPU's kvm_run page: they
-// are valid until the next run(). A kind that isn't known yet is Other, never undefined behaviour.
+// Why KVM_RUN came back, as a variant of small structs that point into the vCPU's kvm_run page:
+// they are valid until the next run(). A kind that isn't known yet is Other, never undefined
+// behaviour.
 //
 //   match(exit, [](IoOut& out) { … }, [](XenHypercall& call) { … }, [](auto&) { … });
 #pragma once
@@ -56,7 +57,7 @@ class XenHypercall {
   void set_result(std::uint64_t rax) noexcept { hcall_->result = rax; }
 
  private:
-  decltype(kvm_xen_exit{}.u.hcall)* hcall_;
+  decltype(kvm_xen_exit{}.u.hcall) * hcall_;
 };
 
 // KVM_EXIT_X86_{RDMSR,WRMSR}, after KVM_CAP_X86_USER_SPACE_MSR. An access that isn't answered
@@ -71,7 +72,7 @@ class MsrRead {
   }
 
  private:
-  decltype(kvm_run{}.msr)* msr_;
+  decltype(kvm_run{}.msr) * msr_;
 };
 class MsrWrite {
  public:
@@ -81,7 +82,7 @@ class MsrWrite {
   void accept() noexcept { msr_->error = 0; }
 
  private:
-  decltype(kvm_run{}.msr)* msr_;
+  decltype(kvm_run{}.msr) * msr_;
 };
 
 struct Halted {};       // KVM_EXIT_HLT, only without an in-kernel APIC.

@@ -75,7 +75,8 @@ class Vcpu {
   }
 
   // KVM_SET_MSRS of one register. EINVAL, operand its number, if KVM refused it.
-  [[nodiscard]] vmm_base::Result<void> set_msr(std::uint32_t index, std::uint64_t value) const noexcept {
+  [[nodiscard]] vmm_base::Result<void> set_msr(std::uint32_t index,
+                                               std::uint64_t value) const noexcept {
     struct {
       MsrsHeader header{.nmsrs = 1, .pad = 0};
       kvm_msr_entry entry{};
@@ -115,8 +116,8 @@ class Vcpu {
     return offset;
   }
 
-  // KVM_XEN_VCPU_{SET,GET}_ATTR with any of the vCPU attributes of xen_attr.hpp. ENOENT if the kernel
-  // doesn't know the attribute; the error's operand is its type.
+  // KVM_XEN_VCPU_{SET,GET}_ATTR with any of the vCPU attributes of xen_attr.hpp. ENOENT if the
+  // kernel doesn't know the attribute; the error's operand is its type.
   template <class Attr>
   [[nodiscard]] vmm_base::Result<void> xen_vcpu_set_attr(const Attr& value) const noexcept {
     kvm_xen_vcpu_attr attr{};
@@ -134,9 +135,7 @@ class Vcpu {
 
   // KVM_CAP_SYNC_REGS: from now on every exit leaves the general and the special registers in
   // synced(), with no ioctl.
-  void sync_registers() noexcept {
-    run_->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
-  }
+  void sync_registers() noexcept { run_->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS; }
   [[nodiscard]] const kvm_sync_regs& synced() const noexcept { return run_->s.regs; }
   // Changes RAX with the next run(), after sync_registers().
   void set_synced_rax(std::uint64_t value) noexcept {
@@ -164,7 +163,8 @@ class Vcpu {
     return value;
   }
   template <class T>
-  vmm_base::Result<void> set(const char* name, unsigned long request, const T& value) const noexcept {
+  vmm_base::Result<void> set(const char* name, unsigned long request,
+                             const T& value) const noexcept {
     return set(name, request, value, id_.value);
   }
   template <class T>

@@ -30,13 +30,13 @@ class Vm {
 
   // KVM_SET_USER_MEMORY_REGION: `size` bytes at `gpa` are the host's at `host`, all page-aligned;
   // the host's must stay mapped as long as the VM lives. size 0 removes the slot.
-  [[nodiscard]] vmm_base::Result<void> set_user_memory_region(std::uint32_t slot, vmm_base::Gpa gpa,
-                                                              std::uint64_t size, void* host,
-                                                              std::uint32_t flags = 0) const noexcept {
+  [[nodiscard]] vmm_base::Result<void> set_user_memory_region(
+      std::uint32_t slot, vmm_base::Gpa gpa, std::uint64_t size, void* host,
+      std::uint32_t flags = 0) const noexcept {
     kvm_userspace_memory_region region{slot, flags, gpa.value, size,
                                        reinterpret_cast<std::uintptr_t>(host)};
-    VMM_CHECK(ioctl(fd(), "KVM_SET_USER_MEMORY_REGION", KVM_SET_USER_MEMORY_REGION, &region,
-                    gpa.value));
+    VMM_CHECK(
+        ioctl(fd(), "KVM_SET_USER_MEMORY_REGION", KVM_SET_USER_MEMORY_REGION, &region, gpa.value));
     return vmm_base::success();
   }
 
@@ -48,11 +48,13 @@ class Vm {
   }
   [[nodiscard]] vmm_base::Result<void> set_identity_map_addr(vmm_base::Gpa gpa) const noexcept {
     std::uint64_t address = gpa.value;
-    VMM_CHECK(ioctl(fd(), "KVM_SET_IDENTITY_MAP_ADDR", KVM_SET_IDENTITY_MAP_ADDR, &address, address));
+    VMM_CHECK(
+        ioctl(fd(), "KVM_SET_IDENTITY_MAP_ADDR", KVM_SET_IDENTITY_MAP_ADDR, &address, address));
     return vmm_base::success();
   }
 
-  // KVM_CREATE_IRQCHIP: PICs, IO-APIC and a local APIC a vCPU, in the kernel. Before the first vCPU.
+  // KVM_CREATE_IRQCHIP: PICs, IO-APIC and a local APIC a vCPU, in the kernel. Before the first
+  // vCPU.
   [[nodiscard]] vmm_base::Result<void> create_irqchip() const noexcept {
     VMM_CHECK(KVM_IOCTLS_CALL(fd(), KVM_CREATE_IRQCHIP, 0));
     return vmm_base::success();
@@ -93,8 +95,8 @@ class Vm {
   }
 
   // KVM_XEN_HVM_CONFIG: `flags` KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL and others of
-  // KVM_CAP_XEN_HVM; `msr`, 0x40000000 to 0x4fffffff, is where the guest writes the hypercall page's
-  // address. Linux 5.12.
+  // KVM_CAP_XEN_HVM; `msr`, 0x40000000 to 0x4fffffff, is where the guest writes the hypercall
+  // page's address. Linux 5.12.
   [[nodiscard]] vmm_base::Result<void> xen_hvm_config(std::uint32_t flags,
                                                       std::uint32_t msr) const noexcept {
     ::kvm_xen_hvm_config config{};
@@ -124,8 +126,8 @@ class Vm {
 
   // KVM_XEN_HVM_EVTCHN_SEND: raises a 2-level event channel on a vCPU. Also succeeds if the port is
   // masked or pending already; EINVAL for port 0 or one out of range. Linux 5.19.
-  [[nodiscard]] vmm_base::Result<void> xen_hvm_evtchn_send(std::uint32_t port,
-                                                           vmm_base::KvmVcpuId vcpu) const noexcept {
+  [[nodiscard]] vmm_base::Result<void> xen_hvm_evtchn_send(
+      std::uint32_t port, vmm_base::KvmVcpuId vcpu) const noexcept {
     kvm_irq_routing_xen_evtchn event{port, vcpu.value, KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL};
     VMM_CHECK(ioctl(fd(), "KVM_XEN_HVM_EVTCHN_SEND", KVM_XEN_HVM_EVTCHN_SEND, &event, port));
     return vmm_base::success();

@@ -64,7 +64,7 @@ struct XenUpcallVector {
 // the port is taken.
 struct XenEvtchn {
   std::uint32_t send_port = 0;
-  std::uint32_t kind = 0;  // EVTCHNSTAT_ipi (5; port equals send_port) or _interdomain (2).
+  std::uint32_t kind = 0;   // EVTCHNSTAT_ipi (5; port equals send_port) or _interdomain (2).
   std::uint32_t flags = 0;  // 0, or KVM_XEN_EVTCHN_DEASSIGN, _UPDATE, _RESET.
   std::uint32_t port = 0;   // Raised on `vcpu`; 0 to signal `eventfd` instead.
   vmm_base::KvmVcpuId vcpu{};
@@ -103,7 +103,8 @@ struct XenRunstateUpdateFlag {
   }
 };
 
-// --- vCPU attributes; each ioctl waits while the vCPU is in KVM_RUN -------------------------------
+// --- vCPU attributes; each ioctl waits while the vCPU is in KVM_RUN
+// -------------------------------
 
 // Where an area of this vCPU lies; xen_invalid_gpa for nowhere.
 template <std::uint16_t Type>
@@ -111,13 +112,11 @@ struct XenVcpuArea {
   vmm_base::Gpa gpa{xen_invalid_gpa};
   static constexpr std::uint16_t type = Type;
   void store(kvm_xen_vcpu_attr& attr) const { attr.u.gpa = gpa.value; }
-  static XenVcpuArea load(const kvm_xen_vcpu_attr& attr) {
-    return {vmm_base::Gpa{attr.u.gpa}};
-  }
+  static XenVcpuArea load(const kvm_xen_vcpu_attr& attr) { return {vmm_base::Gpa{attr.u.gpa}}; }
 };
-using XenVcpuInfo = XenVcpuArea<KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO>;            // 64 bytes
-using XenVcpuTimeInfo = XenVcpuArea<KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO>;   // 32 bytes
-using XenRunstateArea = XenVcpuArea<KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR>;    // 44 or 48 bytes
+using XenVcpuInfo = XenVcpuArea<KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO>;           // 64 bytes
+using XenVcpuTimeInfo = XenVcpuArea<KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO>;  // 32 bytes
+using XenRunstateArea = XenVcpuArea<KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR>;   // 44 or 48 bytes
 
 // vcpu_info by host address; null for none. Linux 6.9.
 struct XenVcpuInfoHva {

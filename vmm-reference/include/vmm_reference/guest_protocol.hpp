@@ -22,10 +22,10 @@ inline constexpr std::uint32_t report_magic = 0x4d495458;  // "XTIM"
 // What a vCPU of the timer guest saw, kept up to date while it runs.
 struct TimerReport {
   std::uint32_t magic;
-  std::uint32_t armed;       // set_singleshot_timer calls made
-  std::uint32_t refused;     // of those, answered with anything but 0
-  std::uint32_t fired;       // upcalls with the timer's port pending
-  std::uint32_t unasked;     // of those, with no timer armed
+  std::uint32_t armed;        // set_singleshot_timer calls made
+  std::uint32_t refused;      // of those, answered with anything but 0
+  std::uint32_t fired;        // upcalls with the timer's port pending
+  std::uint32_t unasked;      // of those, with no timer armed
   std::uint32_t xen_vcpu_id;  // as CPUID told it
   // Of the n-th timer: its own clock at the upcall less the deadline, ns; negative is early.
   std::int64_t lateness_ns[max_timers];

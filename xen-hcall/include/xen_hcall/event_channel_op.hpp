@@ -18,10 +18,9 @@ namespace xen_hcall {
 // virq_bound: `virq` of `vcpu`, who is the caller, now has this port; 0 when it has been closed.
 template <class V>
 concept EventChannelVmm = GuestReader<V> && GuestWriter<V> &&
-                          requires(V& vmm, vmm_base::XenVcpuId vcpu, std::uint32_t virq,
-                                   xen_abi::EventPort port) {
-                            { vmm.virq_bound(vcpu, virq, port) } -> std::same_as<vmm_base::Result<void>>;
-                          };
+    requires(V& vmm, vmm_base::XenVcpuId vcpu, std::uint32_t virq, xen_abi::EventPort port) {
+  { vmm.virq_bound(vcpu, virq, port) } -> std::same_as<vmm_base::Result<void>>;
+};
 
 template <EventChannelVmm V>
 class EventChannelOp {

@@ -28,17 +28,19 @@ concept GuestWriter = requires(V& vmm, vmm_base::XenVcpuId vcpu, vmm_base::Gva a
 };
 
 template <class T, GuestReader V>
-  requires std::is_trivially_copyable_v<T>
-std::optional<T> read_guest(V& vmm, vmm_base::XenVcpuId vcpu, std::uint64_t gva) {
+requires std::is_trivially_copyable_v<T> std::optional<T> read_guest(V& vmm,
+                                                                     vmm_base::XenVcpuId vcpu,
+                                                                     std::uint64_t gva) {
   T value;
-  if (!vmm.copy_from_guest(vcpu, vmm_base::Gva{gva}, std::as_writable_bytes(std::span(&value, 1)))) {
+  if (!vmm.copy_from_guest(vcpu, vmm_base::Gva{gva},
+                           std::as_writable_bytes(std::span(&value, 1)))) {
     return std::nullopt;
   }
   return value;
 }
 
 template <class T, GuestWriter V>
-  requires std::is_trivially_copyable_v<T>
+requires std::is_trivially_copyable_v<T>
 bool write_guest(V& vmm, vmm_base::XenVcpuId vcpu, std::uint64_t gva, const T& value) {
   return vmm.copy_to_guest(vcpu, vmm_base::Gva{gva}, std::as_bytes(std::span(&value, 1)));
 }

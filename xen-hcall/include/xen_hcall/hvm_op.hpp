@@ -15,7 +15,8 @@ namespace xen_hcall {
 // set_upcall_vector: events reach this vCPU as `vector` of its local APIC; at once if there is one
 // already.
 template <class V>
-concept HvmOpVmm = GuestReader<V> && requires(V& vmm, vmm_base::XenVcpuId vcpu, std::uint8_t vector) {
+concept HvmOpVmm = GuestReader<V> &&
+    requires(V& vmm, vmm_base::XenVcpuId vcpu, std::uint8_t vector) {
   { vmm.set_upcall_vector(vcpu, vector) } -> std::same_as<vmm_base::Result<void>>;
 };
 

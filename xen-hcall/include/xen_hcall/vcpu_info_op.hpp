@@ -15,14 +15,14 @@
 
 namespace xen_hcall {
 
-// move_vcpu_info: from now on vcpu_info of `vcpu`, 64 bytes in one page, is at `gpa`. The VMM copies
-// the old one's contents there and raises all its selector bits, so that no event is lost. Its error
-// is told to the guest as -EINVAL.
+// move_vcpu_info: from now on vcpu_info of `vcpu`, 64 bytes in one page, is at `gpa`. The VMM
+// copies the old one's contents there and raises all its selector bits, so that no event is lost.
+// Its error is told to the guest as -EINVAL.
 template <class V>
-concept VcpuInfoVmm =
-    GuestReader<V> && requires(V& vmm, vmm_base::XenVcpuId vcpu, vmm_base::Gpa gpa) {
-      { vmm.move_vcpu_info(vcpu, gpa) } -> std::same_as<vmm_base::Result<void>>;
-    };
+concept VcpuInfoVmm = GuestReader<V> &&
+    requires(V& vmm, vmm_base::XenVcpuId vcpu, vmm_base::Gpa gpa) {
+  { vmm.move_vcpu_info(vcpu, gpa) } -> std::same_as<vmm_base::Result<void>>;
+};
 
 template <VcpuInfoVmm V>
 class VcpuInfoOp {

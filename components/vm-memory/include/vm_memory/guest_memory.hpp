@@ -94,9 +94,8 @@ class GuestMemory {
     });
   }
   Result<void> fill_zero(Gpa to, std::uint64_t size) noexcept {
-    return each_piece(to, size, [](std::byte* host, std::size_t, std::size_t n) {
-      std::memset(host, 0, n);
-    });
+    return each_piece(to, size,
+                      [](std::byte* host, std::size_t, std::size_t n) { std::memset(host, 0, n); });
   }
 
   // `size` contiguous bytes for as long as this object lives, for what is shared with the guest;

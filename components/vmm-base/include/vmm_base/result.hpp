@@ -24,9 +24,9 @@ namespace vmm_base {
 
 // A failed call on the host. Trivially copyable.
 struct Error {
-  const char* operation = "";   // What failed, by its kernel name: "KVM_CREATE_VCPU". A literal.
-  int code = 0;                 // errno as the call left it, captured once.
-  std::uint64_t operand = 0;    // On what: a vCPU id, an address, a size; see `operation`.
+  const char* operation = "";  // What failed, by its kernel name: "KVM_CREATE_VCPU". A literal.
+  int code = 0;                // errno as the call left it, captured once.
+  std::uint64_t operand = 0;   // On what: a vCPU id, an address, a size; see `operation`.
 
   // "KVM_CREATE_VCPU(0x3): File exists"
   [[nodiscard]] std::string message() const {
@@ -36,8 +36,8 @@ struct Error {
       hex.insert(hex.begin(), digits[rest & 0xf]);
     }
     const char* reason = strerrordesc_np(code);
-    return std::string(operation) + "(0x" + hex + "): " +
-           (reason != nullptr ? reason : "errno " + std::to_string(code));
+    return std::string(operation) + "(0x" + hex +
+           "): " + (reason != nullptr ? reason : "errno " + std::to_string(code));
   }
 
   friend bool operator==(const Error& a, const Error& b) {
@@ -45,7 +45,8 @@ struct Error {
   }
 };
 
-// Narrow contracts: value() of an error, or error() of a value, is undefined behaviour, not a throw.
+// Narrow contracts: value() of an error, or error() of a value, is undefined behaviour, not a
+// throw.
 template <class T>
 using Result = boost::outcome_v2::basic_result<T, Error, boost::outcome_v2::policy::all_narrow>;
 

@@ -8,7 +8,8 @@
 namespace xen_abi::cpuid {
 
 inline constexpr std::uint32_t base = 0x40000000;
-inline constexpr std::uint32_t hyperv_base = 0x40000100;  // Where it stands beside Hyper-V's leaves.
+inline constexpr std::uint32_t hyperv_base =
+    0x40000100;  // Where it stands beside Hyper-V's leaves.
 
 inline constexpr std::uint32_t signature_ebx = 0x566e6558;  // "XenV"
 inline constexpr std::uint32_t signature_ecx = 0x65584d4d;  // "MMXe"

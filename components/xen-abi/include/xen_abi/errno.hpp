@@ -7,19 +7,19 @@
 namespace xen_abi {
 
 enum class Errno : int {
-  perm = 1,         // EPERM
-  noent = 2,        // ENOENT
-  srch = 3,         // ESRCH
-  fault = 14,       // EFAULT
-  busy = 16,        // EBUSY
-  exist = 17,       // EEXIST
-  inval = 22,       // EINVAL
-  nospc = 28,       // ENOSPC
-  nosys = 38,       // ENOSYS
-  opnotsupp = 95,   // EOPNOTSUPP
-  nxio = 6,         // ENXIO
-  nomem = 12,       // ENOMEM
-  acces = 13,       // EACCES
+  perm = 1,        // EPERM
+  noent = 2,       // ENOENT
+  srch = 3,        // ESRCH
+  fault = 14,      // EFAULT
+  busy = 16,       // EBUSY
+  exist = 17,      // EEXIST
+  inval = 22,      // EINVAL
+  nospc = 28,      // ENOSPC
+  nosys = 38,      // ENOSYS
+  opnotsupp = 95,  // EOPNOTSUPP
+  nxio = 6,        // ENXIO
+  nomem = 12,      // ENOMEM
+  acces = 13,      // EACCES
 };
 
 }  // namespace xen_abi

@@ -16,7 +16,8 @@ namespace xen_clock {
 
 __extension__ using Uint128 = unsigned __int128;
 
-// From the host's TSC to the guest's: guest = (host * ratio >> fraction_bits) + offset, modulo 2^64.
+// From the host's TSC to the guest's: guest = (host * ratio >> fraction_bits) + offset, modulo
+// 2^64.
 struct TscMap {
   std::uint64_t offset = 0;        // Cycles: KVM_VCPU_TSC_OFFSET.
   std::uint64_t ratio = 1;         // Guest frequency / host frequency, fixed point.

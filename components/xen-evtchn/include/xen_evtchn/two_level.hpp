@@ -20,7 +20,8 @@ enum class Raised {
   out_of_range,     // No such port at this width: nothing was touched.
 };
 
-// `shared` and `info` are the domain's shared_info and the target vCPU's vcpu_info, in guest memory.
+// `shared` and `info` are the domain's shared_info and the target vCPU's vcpu_info, in guest
+// memory.
 template <class Word>
 Raised raise(xen_abi::SharedInfo<Word>& shared, xen_abi::VcpuInfo<Word>& info,
              xen_abi::EventPort port) noexcept {

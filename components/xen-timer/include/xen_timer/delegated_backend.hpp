@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Deadlines that KVM's own timer of the vCPU keeps, through KVM_XEN_VCPU_ATTR_TYPE_TIMER: as punctual
-// as the kernel, with the hypercall served here. Needs Linux 7.3, for an older kernel that has been
-// given the port answers the hypercalls itself.
+// Deadlines that KVM's own timer of the vCPU keeps, through KVM_XEN_VCPU_ATTR_TYPE_TIMER: as
+// punctual as the kernel, with the hypercall served here. Needs Linux 7.3, for an older kernel that
+// has been given the port answers the hypercalls itself.
 #pragma once
 
 #include <concepts>

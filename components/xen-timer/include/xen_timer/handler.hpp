@@ -73,8 +73,7 @@ class Handler {
   // Raises the events of all deadlines that have passed on their guest's clock. Any one thread,
   // whenever the back end's fd is readable; calling it for nothing is harmless. Returns the first
   // host error met; the other deadlines are still served.
-  Result<void> expire()
-    requires requires(B& backend) { backend.fd(); }
+  Result<void> expire() requires requires(B& backend) { backend.fd(); }
   {
     return backend_.expire([this](XenVcpuId vcpu) { return vmm_.guest_now(vcpu); },
                            [this](XenVcpuId vcpu) { return fire(vcpu); });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The back ends that keep deadlines in userspace: many vCPUs, one wake-up. What wakes is the Alarm's
-// business: a timerfd (timerfd_backend.hpp), or a test that moves time by hand
+// The back ends that keep deadlines in userspace: many vCPUs, one wake-up. What wakes is the
+// Alarm's business: a timerfd (timerfd_backend.hpp), or a test that moves time by hand
 // (virtual_backend.hpp).
 //
 // vCPU threads arm and cancel while one other thread calls expire(). The lock is never held across
@@ -28,7 +28,7 @@ template <class A>
 concept Alarm = requires(A& alarm, xen_clock::HostTime due) {
   { alarm.now() } -> std::same_as<xen_clock::HostTime>;
   { alarm.set(due) } -> std::same_as<Result<void>>;
-  { alarm.clear() };
+  {alarm.clear()};
 };
 
 template <Alarm A>
@@ -97,11 +97,8 @@ class QueueBackend {
   }
 
   // Readable when expire() has something to do.
-  [[nodiscard]] int fd() const noexcept
-    requires requires(const A& alarm) { alarm.fd(); }
-  {
-    return state_->alarm.fd();
-  }
+  [[nodiscard]] int fd() const noexcept requires requires(const A& alarm) { alarm.fd(); }
+  { return state_->alarm.fd(); }
   // What wakes this back end; a test's way to its clock.
   [[nodiscard]] A& alarm() noexcept { return state_->alarm; }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// At most one deadline for each of n vCPUs, the earliest at hand: an indexed binary heap. Nothing is
-// allocated after construction. Not thread-safe.
+// At most one deadline for each of n vCPUs, the earliest at hand: an indexed binary heap. Nothing
+// is allocated after construction. Not thread-safe.
 #pragma once
 
 #include <cstdint>
