@@ -95,11 +95,12 @@ inline std::int64_t pvclock(const volatile xen_abi::VcpuTimeInfo& info) {
 // --- interrupts
 // -----------------------------------------------------------------------------------
 
-// What the processor pushes.
-struct Frame {
-  std::uint64_t rip, cs, rflags, rsp, ss;
-};
-using Interrupt = void (*)(Frame*);
+// In start.S: saves the registers and calls on_interrupt; or does nothing.
+extern "C" void interrupt_entry();
+extern "C" void spurious_entry();
+inline void (*on_interrupt)();
+
+using Interrupt = void (*)();
 struct [[gnu::packed]] Gate {
   std::uint16_t low;
   std::uint16_t selector;
@@ -132,15 +133,21 @@ inline void load_idt() {
 
 // Waits for an interrupt; called and left with interrupts off.
 [[gnu::noinline]] inline void halt() {
-  asm volatile("sti\nhalt_instruction: hlt\ncli" ::: "memory");
+  asm volatile(
+      "sti\n"
+      ".globl halt_instruction\n"
+      "halt_instruction: hlt\n"
+      "cli" ::
+          : "memory");
 }
-extern "C" const char halt_instruction;
 
-// For an interrupt handler: sti takes effect only after the hlt behind it, but QEMU's SVM forgets
+// For whom an interrupt came: sti takes effect only after the hlt behind it, but QEMU's SVM forgets
 // so when the host interrupts its guest between the two. The wake-up would then come before the
-// sleep.
-inline void wake_from_halt(Frame& frame) {
-  if (frame.rip == reinterpret_cast<std::uintptr_t>(&halt_instruction)) ++frame.rip;
+// sleep, so that hlt is skipped.
+extern "C" const char halt_instruction;
+extern "C" [[gnu::used]] inline void handle_interrupt(std::uint64_t* rip) {
+  if (*rip == reinterpret_cast<std::uintptr_t>(&halt_instruction)) ++*rip;
+  on_interrupt();
 }
 
 // The local APIC's registers, at their usual place.

@@ -23,6 +23,36 @@ start:
         hlt
         jmp     2b
 
+        /* The stack is aligned to 16 bytes, the processor has pushed 5 words: 9 more and a call. */
+        .globl interrupt_entry
+interrupt_entry:
+        push    %rax
+        push    %rcx
+        push    %rdx
+        push    %rsi
+        push    %rdi
+        push    %r8
+        push    %r9
+        push    %r10
+        push    %r11
+        lea     72(%rsp), %rdi          /* where RIP was pushed */
+        cld
+        call    handle_interrupt
+        pop     %r11
+        pop     %r10
+        pop     %r9
+        pop     %r8
+        pop     %rdi
+        pop     %rsi
+        pop     %rdx
+        pop     %rcx
+        pop     %rax
+        iretq
+
+        .globl spurious_entry
+spurious_entry:
+        iretq
+
         .section .rodata
         .balign 8
 gdt:    .quad   0

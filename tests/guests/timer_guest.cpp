@@ -5,7 +5,7 @@
 #include "guest.hpp"
 #include "xen_abi/event_channel.hpp"
 #include "xen_abi/hvm.hpp"
-#include "xen_abi/hypercall.hpp"
+#include "xen_abi/hypercall_numbers.hpp"
 #include "xen_abi/memory.hpp"
 #include "xen_abi/vcpu.hpp"
 
@@ -46,8 +46,7 @@ void timer_fired(Vcpu& self, std::int64_t now) {
   self.armed = false;
 }
 
-[[gnu::interrupt]] void upcall(guest::Frame* frame) {
-  guest::wake_from_halt(*frame);
+void upcall() {
   Vcpu& self = vcpus[guest::apic(0x20) >> 24];
   __atomic_store_n(&self.info->upcall_pending, std::uint8_t{0}, __ATOMIC_SEQ_CST);
   std::uint64_t words = __atomic_exchange_n(&self.info->pending_sel, 0, __ATOMIC_SEQ_CST);
@@ -69,8 +68,6 @@ void timer_fired(Vcpu& self, std::int64_t now) {
   guest::end_of_interrupt();
 }
 
-[[gnu::interrupt]] void spurious(guest::Frame*) {}
-
 // What is once a domain: the hypercall page and shared_info.
 void set_up_domain(std::uint32_t xen) {
   const auto page = reinterpret_cast<std::uintptr_t>(guest::hypercall_page);
@@ -82,8 +79,9 @@ void set_up_domain(std::uint32_t xen) {
                        reinterpret_cast<std::uintptr_t>(&map)) != 0) {
     guest::fail("timer-guest: shared_info was refused\n");
   }
-  guest::set_gate(upcall_vector, upcall);
-  guest::set_gate(0xff, spurious);
+  guest::on_interrupt = upcall;
+  guest::set_gate(upcall_vector, guest::interrupt_entry);
+  guest::set_gate(0xff, guest::spurious_entry);
 }
 
 void set_up_vcpu(Vcpu& self, std::uint32_t id) {
