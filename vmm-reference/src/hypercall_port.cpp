@@ -14,7 +14,7 @@ bool HypercallPort::fill(std::uint64_t msr_value) noexcept {
   page.fill(std::byte{0xcc});
   for (std::uint32_t number = 0; number < page.size() / xen_abi::cpuid::hypercall_slot_size;
        ++number) {
-    std::byte* slot = &page[number * xen_abi::cpuid::hypercall_slot_size];
+    std::byte* slot = &page[std::size_t{number} * xen_abi::cpuid::hypercall_slot_size];
     slot[0] = std::byte{0xb8};  // mov $number, %eax
     std::memcpy(slot + 1, &number, sizeof(number));
     slot[5] = std::byte{0xe7};  // out %eax, $port

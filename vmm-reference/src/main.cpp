@@ -74,9 +74,7 @@ int run(const Options& options) {
   return good ? 0 : bad_run;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int parse_and_run(int argc, char** argv) {
   Options options;
   CLI::App app{"Runs a test guest as a Xen guest on KVM, and prints how its timers fared."};
   app.add_option("guest", options.guest, "The guest, an ELF file of tests/guests")->required();
@@ -107,4 +105,14 @@ int main(int argc, char** argv) {
   }
   options.timeout = std::chrono::seconds(timeout);
   return run(options);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return parse_and_run(argc, argv);
+  } catch (const std::exception& error) {  // out of memory, or of threads
+    return fail(error.what(), bad_run);
+  }
 }

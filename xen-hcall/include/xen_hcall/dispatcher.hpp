@@ -40,7 +40,7 @@ class Dispatcher {
           (void)((answer = handlers.handle(vcpu, call)).has_value() || ...);
         },
         handlers_);
-    return answer ? *std::move(answer) : xen_abi::Answer{xen_abi::Errno::nosys};
+    return answer ? *answer : xen_abi::Answer{xen_abi::Errno::nosys};
   }
 
  private:

@@ -55,7 +55,7 @@ class EventChannelOp {
     argument->port = port.value;
     if (!write_guest(vmm_, vcpu, gva, *argument)) return undo(port, {xen_abi::Errno::fault});
     auto told = vmm_.virq_bound(target, argument->virq, port);
-    if (!told) return undo(port, {xen_abi::Errno::inval, std::move(told)});
+    if (!told) return undo(port, {xen_abi::Errno::inval, told});
     return {xen_abi::GuestResult::ok()};
   }
 

@@ -38,7 +38,7 @@ class HvmOp {
     if (argument->vcpu >= vcpu_count_) return xen_abi::Answer{xen_abi::Errno::noent};
     if (argument->vcpu != vcpu.value) return xen_abi::Answer{xen_abi::Errno::opnotsupp};
     auto set = vmm_.set_upcall_vector(vcpu, argument->vector);
-    if (!set) return xen_abi::Answer{xen_abi::Errno::inval, std::move(set)};
+    if (!set) return xen_abi::Answer{xen_abi::Errno::inval, set};
     return xen_abi::Answer{xen_abi::GuestResult::ok()};
   }
 

@@ -43,7 +43,7 @@ class MemoryOp {
     if (argument->space != xen_abi::mapspace::shared_info) return {xen_abi::Errno::nosys};
     if (argument->idx != 0) return {xen_abi::Errno::inval};
     auto mapped = vmm_.map_shared_info(argument->gpfn);
-    if (!mapped) return {xen_abi::Errno::inval, std::move(mapped)};
+    if (!mapped) return {xen_abi::Errno::inval, mapped};
     return {xen_abi::GuestResult::ok()};
   }
 

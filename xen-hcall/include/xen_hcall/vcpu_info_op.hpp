@@ -56,7 +56,7 @@ class VcpuInfoOp {
     auto moved = vmm_.move_vcpu_info(target, gpa);
     if (!moved) {
       registered_[target.value] = false;
-      return xen_abi::Answer{xen_abi::Errno::inval, std::move(moved)};
+      return xen_abi::Answer{xen_abi::Errno::inval, moved};
     }
     return xen_abi::Answer{xen_abi::GuestResult::ok()};
   }

@@ -81,7 +81,7 @@ class Handler {
 
  private:
   static xen_abi::Answer done(Result<void> host) {
-    return xen_abi::Answer{xen_abi::GuestResult::ok(), std::move(host)};
+    return xen_abi::Answer{xen_abi::GuestResult::ok(), host};
   }
 
   xen_abi::Answer set_singleshot(XenVcpuId vcpu, const xen_abi::Hypercall& call) {
@@ -110,7 +110,7 @@ class Handler {
     if (deadline) return done(backend_.arm(vcpu, port(vcpu), *deadline, now));
     Result<void> cancelled = backend_.cancel(vcpu);
     Result<void> fired = fire(vcpu);
-    return done(cancelled ? std::move(fired) : std::move(cancelled));
+    return done(cancelled ? fired : cancelled);
   }
 
   // An event for which no port is bound is lost, as in Xen.

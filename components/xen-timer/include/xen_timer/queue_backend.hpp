@@ -89,11 +89,11 @@ class QueueBackend {
         s.queue.set(vcpu.value, s.alarm.now() + rest(slot, deadline, now));
       }
       s.idle.notify_all();
-      if (!fired && result) result = std::move(fired);
+      if (!fired && result) result = fired;
     }
     Result<void> set =
         s.set_alarm(s.queue.empty() ? xen_clock::HostTime::max() : s.queue.first_due());
-    return result ? std::move(set) : std::move(result);
+    return result ? set : result;
   }
 
   // Readable when expire() has something to do.
