@@ -9,6 +9,7 @@
 #include <csignal>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "cpuid.hpp"
 #include "linux_loader/elf.hpp"
@@ -102,10 +103,13 @@ class TimerThread {
     if (!stop) return vmm_base::last_error("eventfd");
     const int stop_fd = stop.get();
     return TimerThread(std::move(stop), std::thread([&handler, timer_fd, stop_fd] {
+                         bool said = false;
                          pollfd fds[] = {{timer_fd, POLLIN, 0}, {stop_fd, POLLIN, 0}};
                          while (fds[1].revents == 0) {
                            if (::poll(fds, std::size(fds), -1) < 0) continue;
-                           if (auto expired = handler.expire(); !expired) {
+                           auto expired = handler.expire();
+                           // Once: a guest can cause it at will.
+                           if (!expired && !std::exchange(said, true)) {
                              std::fprintf(stderr, "timers: %s\n",
                                           expired.error().message().c_str());
                            }
@@ -129,13 +133,14 @@ class TimerThread {
 
 // Runs every vCPU on a thread of its own; returns whether all ended in time.
 template <class Dispatcher>
-bool run_vcpus(Machine& machine, XenPlatform& platform, Dispatcher& dispatcher,
+bool run_vcpus(const Host& host, Machine& machine, XenPlatform& platform, Dispatcher& dispatcher,
                std::vector<VcpuState>& states, std::chrono::seconds timeout) {
   struct sigaction ignore {};
   ignore.sa_handler = [](int) {};
   ::sigaction(kick_signal, &ignore, nullptr);
 
-  HypercallPort hypercall_port(machine.memory);
+  std::optional<HypercallPort> hypercall_port;
+  if (!host.xen_exits) hypercall_port.emplace(machine.memory);
   std::atomic<bool> stop = false;
   std::mutex mutex;
   std::condition_variable ended;
@@ -170,9 +175,9 @@ bool run_vcpus(Machine& machine, XenPlatform& platform, Dispatcher& dispatcher,
 
 // Assembles the hypercall handlers round one timer back end, and runs the guest with them.
 template <class Backend>
-std::variant<RunReport, std::string> run_with(Machine& machine, XenPlatform& platform,
-                                              Backend& backend, TimerMode mode,
-                                              std::chrono::seconds timeout) {
+std::variant<RunReport, std::string> run_with(const Host& host, Machine& machine,
+                                              XenPlatform& platform, Backend& backend,
+                                              TimerMode mode, std::chrono::seconds timeout) {
   const auto count = static_cast<std::uint32_t>(machine.vcpus.size());
   xen_timer::Handler timer(platform, backend, count);
   xen_hcall::MemoryOp memory(platform);
@@ -181,19 +186,16 @@ std::variant<RunReport, std::string> run_with(Machine& machine, XenPlatform& pla
   xen_hcall::EventChannelOp events(platform, count);
   xen_hcall::Dispatcher dispatcher(timer, memory, vcpu_info, hvm, events);
 
-  platform.on_timer_bound([&](XenVcpuId vcpu, EventPort port) {
-    return mode == TimerMode::kernel ? platform.set_timer(vcpu, port, std::nullopt)
-                                     : timer.bind(vcpu, port);
-  });
+  platform.on_timer_bound([&](XenVcpuId vcpu, EventPort port) { return timer.bind(vcpu, port); });
 
   RunReport report{.mode = mode, .vcpus = std::vector<VcpuReport>(count)};
   std::vector<VcpuState> states(count);
   if constexpr (requires { timer.expire(); }) {
     auto thread = TimerThread::start(timer, backend.fd());
     if (!thread) return thread.error().message();
-    report.timed_out = !run_vcpus(machine, platform, dispatcher, states, timeout);
+    report.timed_out = !run_vcpus(host, machine, platform, dispatcher, states, timeout);
   } else {
-    report.timed_out = !run_vcpus(machine, platform, dispatcher, states, timeout);
+    report.timed_out = !run_vcpus(host, machine, platform, dispatcher, states, timeout);
   }
 
   report.exact_clock = platform.clock_was_exact();
@@ -201,6 +203,10 @@ std::variant<RunReport, std::string> run_with(Machine& machine, XenPlatform& pla
     const std::string name = "vCPU " + std::to_string(index) + ": ";
     VcpuReport& vcpu = report.vcpus[index];
     vcpu.punted = states[index].punted;
+    if (states[index].host_errors != 0) {
+      report.faults.push_back(name + std::to_string(states[index].host_errors) +
+                              " host errors, the first: " + states[index].first_host_error);
+    }
     if (!states[index].fault.empty()) report.faults.push_back(name + states[index].fault);
     auto read = machine.memory.read(Gpa{states[index].report_gpa},
                                     std::as_writable_bytes(std::span(&vcpu.guest, 1)));
@@ -232,13 +238,14 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
   }
 
   XenPlatform platform(host, machine.vm, machine.memory, machine.vcpus);
-  if (mode == TimerMode::delegated) {
+  // In mode kernel the calls come to us, too, until VIRQ_TIMER is bound.
+  if (mode != TimerMode::userspace) {
     xen_timer::DelegatedBackend backend(platform, vcpu_count);
-    return run_with(machine, platform, backend, mode, options.timeout);
+    return run_with(host, machine, platform, backend, mode, options.timeout);
   }
   auto backend = xen_timer::TimerfdBackend::create(vcpu_count);
   if (!backend) return backend.error().message();
-  return run_with(machine, platform, backend.value(), mode, options.timeout);
+  return run_with(host, machine, platform, backend.value(), mode, options.timeout);
 }
 
 }  // namespace vmm_reference

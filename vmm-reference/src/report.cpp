@@ -49,7 +49,8 @@ bool print_rows(std::FILE* out, const RunReport& run, std::uint32_t timers) {
                  run.vcpus.size(), index, to_string(run.mode),
                  static_cast<unsigned long long>(punted), guest.armed, guest.fired, s.lost, s.early,
                  us(s.min), us(s.p50), us(s.p99), us(s.max));
-    for (std::uint32_t n = 0, shown = 0; s.early != 0 && n < guest.fired && shown < 3; ++n) {
+    for (std::uint32_t n = 0, shown = 0;
+         s.early != 0 && n < std::min(guest.fired, max_timers) && shown < 3; ++n) {
       if (guest.lateness_ns[n] >= 0) continue;
       std::fprintf(out, "            timer %u of %u came %.1f us early\n", n + 1, guest.armed,
                    -us(guest.lateness_ns[n]));

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "hypercall_port.hpp"
@@ -25,7 +26,10 @@ namespace vmm_reference {
 struct VcpuState {
   std::atomic<std::uint32_t> report_gpa = 0;
   std::atomic<std::uint64_t> punted = 0;
-  std::string fault;  // once the thread has ended
+  std::uint64_t host_errors = 0;   // met while answering; a guest can cause them at will …
+  std::string first_host_error;    // … so only the first is kept
+  std::uint32_t text_left = 4096;  // characters of port_text still shown
+  std::string fault;               // once the thread has ended
 };
 
 inline std::uint32_t value_of(const kvm_ioctls::IoOut& out) {
@@ -42,16 +46,26 @@ inline bool is_timer_call(const xen_abi::Hypercall& call) {
           command == xen_abi::vcpuop::stop_singleshot_timer);
 }
 
+// A character from the guest, for the user's terminal.
+inline void show_text(std::uint32_t character, VcpuState& state) {
+  const bool printable = (character >= ' ' && character < 0x7f) || character == '\n';
+  if (state.text_left == 0 || !printable) return;
+  --state.text_left;
+  std::fputc(static_cast<int>(character), stderr);
+}
+
 // Runs until the guest says it is done, something fails, or `stop` is set and the vCPU interrupted.
 template <class Dispatcher>
 void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispatcher& dispatcher,
-              HypercallPort& hypercall_port, const std::atomic<bool>& stop, VcpuState& state) {
+              std::optional<HypercallPort>& hypercall_port, const std::atomic<bool>& stop,
+              VcpuState& state) {
   const auto answer = [&](const xen_abi::Hypercall& call) {
     if (is_timer_call(call)) ++state.punted;
     platform.refresh_clock(id);
     const xen_abi::Answer given = dispatcher(id, call);
-    if (!given.host)
-      std::fprintf(stderr, "vCPU %u: %s\n", id.value, given.host.error().message().c_str());
+    if (!given.host && state.host_errors++ == 0) {
+      state.first_host_error = given.host.error().message();
+    }
     return given.guest.rax();
   };
 
@@ -72,10 +86,11 @@ void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispa
         [&](kvm_ioctls::IoOut& out) {
           switch (out.port) {
             case HypercallPort::port:
-              vcpu.set_synced_rax(answer(HypercallPort::decode(vcpu)));
+              // With KVM_EXIT_XEN it is a port like any other.
+              if (hypercall_port) vcpu.set_synced_rax(answer(HypercallPort::decode(vcpu)));
               return true;
             case port_text:
-              std::fputc(static_cast<int>(value_of(out)), stderr);
+              show_text(value_of(out), state);
               return true;
             case port_report:
               state.report_gpa = value_of(out);
@@ -92,8 +107,8 @@ void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispa
           return true;
         },
         [&](kvm_ioctls::MsrWrite& write) {
-          if (write.index() == xen_abi::cpuid::hypercall_msr &&
-              hypercall_port.fill(write.value())) {
+          if (hypercall_port && write.index() == xen_abi::cpuid::hypercall_msr &&
+              HypercallPort::decode(vcpu).long_mode && hypercall_port->fill(write.value())) {
             write.accept();
           }
           return true;

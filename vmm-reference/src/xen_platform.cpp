@@ -4,6 +4,7 @@
 #include <x86intrin.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "xen_evtchn/two_level.hpp"
 
@@ -56,9 +57,21 @@ Result<void> XenPlatform::map_shared_info(std::uint64_t gfn) {
   std::byte* page = gfn >> 52 == 0 ? memory_.host(gpa, vmm_base::page_size) : nullptr;
   if (page == nullptr) return vmm_base::Error{"shared_info", EFAULT, gfn};
   if (host_.xen_exits) {
+    VMM_TRY(latched, vm_.xen_hvm_get_attr<kvm_ioctls::XenLongMode>());
+    if (!latched.enabled) return vmm_base::Error{"shared_info of a 32-bit domain", ENOTSUP, gfn};
+  }
+  // It becomes Xen's page: empty at first, and what it was when it moves.
+  auto* next = reinterpret_cast<SharedInfo*>(page);
+  const SharedInfo* old = shared_info_;
+  if (old == nullptr) {
+    std::memset(page, 0, vmm_base::page_size);
+  } else if (old != next) {
+    std::memcpy(page, old, vmm_base::page_size);
+  }
+  if (host_.xen_exits) {
     VMM_CHECK(vm_.xen_hvm_set_attr(kvm_ioctls::XenSharedInfo{gfn}));
   }
-  shared_info_ = reinterpret_cast<SharedInfo*>(page);
+  shared_info_ = next;
   return vmm_base::success();
 }
 
@@ -104,8 +117,7 @@ GuestTime XenPlatform::guest_now(XenVcpuId id) {
   // then uses the VM's clock, too (arch/x86/kvm/xen.c, kvm_xen_start_timer).
   if (const VcpuInfo* info = state.info) {
     const auto clock = xen_clock::read_pvclock(&info->time);
-    if (clock && (clock->flags & xen_abi::pvclock_tsc_stable) != 0 &&
-        clock->version == state.clock_version) {
+    if (clock && (clock->flags & xen_abi::pvclock_tsc_stable) != 0 && state.clock_version != 0) {
       const xen_clock::TscMap map{.offset = state.tsc_offset};
       return xen_clock::pvclock_time(*clock, map.guest_tsc(__rdtsc()));
     }
@@ -146,12 +158,29 @@ Result<void> XenPlatform::virq_bound(XenVcpuId id, std::uint32_t virq, EventPort
   return timer_bound_(id, port);
 }
 
+void XenPlatform::clear_pending(EventPort port) {
+  SharedInfo* shared = shared_info_;
+  if (shared == nullptr || port.value >= xen_abi::event_ports_64) return;
+  __atomic_fetch_and(&shared->evtchn_pending[port.value / 64],
+                     ~(std::uint64_t{1} << (port.value % 64)), __ATOMIC_SEQ_CST);
+}
+
 Result<void> XenPlatform::raise_event(XenVcpuId id, EventPort port) {
   if (host_.evtchn_send) return vm_.xen_hvm_evtchn_send(port.value, vcpu(id).id());
   SharedInfo* shared = shared_info_;
   VcpuInfo* info = state_[id.value].info;
-  if (shared == nullptr || info == nullptr) {
-    return vmm_base::Error{"event before shared_info", ENXIO, port.value};
+  if (shared == nullptr) return vmm_base::Error{"event before shared_info", ENXIO, port.value};
+  if (info == nullptr) {
+    // Pending in shared_info alone: registering vcpu_info makes the guest look at all of them. If
+    // that has happened meanwhile, it may have looked already.
+    VcpuInfo nowhere{};
+    (void)xen_evtchn::raise(*shared, nowhere, port);
+    info = state_[id.value].info;
+    if (info == nullptr) return vmm_base::success();
+    __atomic_fetch_or(&info->pending_sel, std::uint64_t{1} << (port.value / 64 % 64),
+                      __ATOMIC_SEQ_CST);
+    __atomic_store_n(&info->upcall_pending, std::uint8_t{1}, __ATOMIC_SEQ_CST);
+    return inject_upcall(id);
   }
   switch (xen_evtchn::raise(*shared, *info, port)) {
     case xen_evtchn::Raised::upcall:

@@ -56,6 +56,7 @@ class XenPlatform {
   // --- on any thread ---
 
   Result<void> map_shared_info(std::uint64_t gfn);
+  void clear_pending(EventPort port);
   GuestTime guest_now(XenVcpuId vcpu);
   Result<void> raise_event(XenVcpuId vcpu, EventPort port);
   // Whether guest_now() came from the guest's own pvclock each time it was asked.
@@ -68,8 +69,9 @@ class XenPlatform {
   struct PerVcpu {
     std::atomic<VcpuInfo*> info = nullptr;  // in guest memory
     std::atomic<std::uint8_t> upcall_vector = 0;
-    std::atomic<std::uint64_t> tsc_offset = 0;     // as it was at …
-    std::atomic<std::uint32_t> clock_version = 0;  // … this version of info->time
+    std::atomic<std::uint64_t> tsc_offset = 0;
+    // Of info->time when tsc_offset was read; 0 for never. A change says that it may be stale.
+    std::atomic<std::uint32_t> clock_version = 0;
   };
 
   template <class Copy>

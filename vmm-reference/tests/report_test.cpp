@@ -93,6 +93,7 @@ TEST_F(Report, AHostileReportIsReadWithinItsBounds) {
   guest.fired = ~0u;
   guest.unasked = 0;
   guest.refused = ~0u;
+  guest.lateness_ns[0] = -1;
   EXPECT_EQ(summarise(guest).lost, 0u);
   EXPECT_FALSE(good());
 }

@@ -30,6 +30,7 @@ struct Vmm {
   Gpa info{};
   std::uint8_t vector = 0;
   xen_abi::EventPort bound{};
+  xen_abi::EventPort cleared{};
   int failure = 0;
 
   std::byte* at(Gva gva, std::size_t size) {
@@ -62,6 +63,7 @@ struct Vmm {
     vector = v;
     return result();
   }
+  void clear_pending(xen_abi::EventPort port) { cleared = port; }
   Result<void> virq_bound(XenVcpuId, std::uint32_t, xen_abi::EventPort port) {
     bound = port;
     return result();
@@ -164,6 +166,7 @@ TEST_F(Hypercalls, BindVirqTellsTheGuestAndTheVmmAndCloseUndoesIt) {
   put(xen_abi::EvtchnClose{1});
   EXPECT_EQ(call(32, 3).guest, GuestResult::ok());
   EXPECT_EQ(vmm.bound, xen_abi::EventPort{});
+  EXPECT_EQ(vmm.cleared, xen_abi::EventPort{1});
   EXPECT_EQ(call(32, 3).guest, GuestResult(Errno::inval));
 }
 

@@ -15,11 +15,14 @@
 
 namespace xen_hcall {
 
-// virq_bound: `virq` of `vcpu`, who is the caller, now has this port; 0 when it has been closed.
+// virq_bound: `virq` of `vcpu`, who is the caller, now has this port; 0 when it is being closed,
+// and then no event may reach the old port once it has returned. clear_pending: takes the port's
+// bit out of shared_info's pending ones.
 template <class V>
 concept EventChannelVmm = GuestReader<V> && GuestWriter<V> &&
     requires(V& vmm, vmm_base::XenVcpuId vcpu, std::uint32_t virq, xen_abi::EventPort port) {
   { vmm.virq_bound(vcpu, virq, port) } -> std::same_as<vmm_base::Result<void>>;
+  vmm.clear_pending(port);
 };
 
 template <EventChannelVmm V>
@@ -63,17 +66,20 @@ class EventChannelOp {
     const auto argument = read_guest<xen_abi::EvtchnClose>(vmm_, vcpu, gva);
     if (!argument) return {xen_abi::Errno::fault};
     const xen_abi::EventPort port{argument->port};
-    std::optional<xen_evtchn::VirqBinding> was;
-    {
-      const std::scoped_lock lock(mutex_);
-      was = ports_.binding(port);
-      if (!was) return {xen_abi::Errno::inval};
-      if (was->vcpu != vcpu) return {xen_abi::Errno::opnotsupp};
-      ports_.close(port);
-    }
-    return {xen_abi::GuestResult::ok(), vmm_.virq_bound(was->vcpu, was->virq, {})};
+    const std::optional<xen_evtchn::VirqBinding> was = binding(port);
+    if (!was) return {xen_abi::Errno::inval};
+    if (was->vcpu != vcpu) return {xen_abi::Errno::opnotsupp};
+    // Only its own vCPU, which is here, can close it; it is given away last, with nothing pending
+    // that would make the next owner's events look raised already.
+    auto told = vmm_.virq_bound(was->vcpu, was->virq, {});
+    vmm_.clear_pending(port);
+    return undo(port, {xen_abi::GuestResult::ok(), told});
   }
 
+  std::optional<xen_evtchn::VirqBinding> binding(xen_abi::EventPort port) {
+    const std::scoped_lock lock(mutex_);
+    return ports_.binding(port);
+  }
   std::variant<xen_abi::EventPort, xen_abi::Errno> bind(std::uint32_t virq,
                                                         vmm_base::XenVcpuId vcpu) {
     const std::scoped_lock lock(mutex_);

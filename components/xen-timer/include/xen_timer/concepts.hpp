@@ -37,6 +37,7 @@ concept Vmm = requires(V& vmm, XenVcpuId vcpu, Gva from, std::span<std::byte> to
 // arm: replaces what was armed; `now` is the guest's clock just read, `port` 0 while none is bound.
 // cancel: when it has returned, no event of the old deadline follows.
 // bind: VIRQ_TIMER of this vCPU moves from one port to another (0: none); an armed deadline stays.
+//   When it has returned, no event reaches the old port.
 template <class B>
 concept Backend = requires(B& backend, XenVcpuId vcpu, EventPort port, GuestTime time) {
   { backend.arm(vcpu, port, time, time) } -> std::same_as<Result<void>>;

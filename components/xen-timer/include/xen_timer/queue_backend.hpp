@@ -60,8 +60,12 @@ class QueueBackend {
     return vmm_base::success();
   }
 
-  // The handler knows the port when it fires.
-  Result<void> bind(XenVcpuId, EventPort, GuestTime) { return vmm_base::success(); }
+  // The handler knows the port when it fires; only one that is just being raised is waited for.
+  Result<void> bind(XenVcpuId vcpu, EventPort, GuestTime) {
+    std::unique_lock lock(state_->mutex);
+    state_->wait_until_idle(lock, vcpu);
+    return vmm_base::success();
+  }
 
   // Serves what is due: `guest_now(vcpu)` tells whether it is, on the guest's own clock, and
   // `fire(vcpu)` raises the event. One thread at a time. At most one turn a vCPU; what then is due
