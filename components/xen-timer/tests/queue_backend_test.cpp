@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <latch>
 #include <thread>
 #include <vector>
@@ -234,27 +235,39 @@ struct Threads : testing::Test {
   GuestTime guest_now() { return guest_time(time.load()); }
 };
 
-TEST_F(Threads, CancelWaitsForAnEventThatIsBeingRaised) {
+// `call`, made while an event of vCPU 0 is being raised, returns only when it has been.
+void expect_to_wait_for_the_event(QueueBackend<SharedClockAlarm>& backend,
+                                  std::atomic<int64_t>& time,
+                                  const std::function<Result<void>()>& call) {
   std::latch raising(1);
   std::atomic<bool> raised = false;
-  std::atomic<bool> cancelled = false;
-  ASSERT_TRUE(backend.arm(XenVcpuId{0}, port, guest_time(2), guest_now()));
+  std::atomic<bool> returned = false;
+  const auto now = [&](XenVcpuId) { return guest_time(time.load()); };
+  ASSERT_TRUE(backend.arm(XenVcpuId{0}, port, guest_time(2), now({})));
   time = 2;
   std::thread waker([&] {
-    EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
-                               [&](XenVcpuId) {
-                                 raising.count_down();
-                                 std::this_thread::sleep_for(std::chrono::milliseconds(20));
-                                 EXPECT_FALSE(cancelled);
-                                 raised = true;
-                                 return Result<void>(vmm_base::success());
-                               }));
+    EXPECT_TRUE(backend.expire(now, [&](XenVcpuId) {
+      raising.count_down();
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      EXPECT_FALSE(returned);
+      raised = true;
+      return Result<void>(vmm_base::success());
+    }));
   });
   raising.wait();
-  EXPECT_TRUE(backend.cancel(XenVcpuId{0}));
-  cancelled = true;
+  EXPECT_TRUE(call());
+  returned = true;
   EXPECT_TRUE(raised);
   waker.join();
+}
+
+TEST_F(Threads, CancelWaitsForAnEventThatIsBeingRaised) {
+  expect_to_wait_for_the_event(backend, time, [&] { return backend.cancel(XenVcpuId{0}); });
+}
+
+TEST_F(Threads, BindWaitsForAnEventThatIsBeingRaised) {
+  expect_to_wait_for_the_event(
+      backend, time, [&] { return backend.bind(XenVcpuId{0}, EventPort{0}, guest_now()); });
 }
 
 TEST_F(Threads, AnotherVcpuIsNotHeldUpByAnEventThatIsBeingRaised) {
