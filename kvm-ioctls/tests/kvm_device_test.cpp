@@ -5,6 +5,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <optional>
+
 #include "kvm_ioctls/kvm.hpp"
 
 namespace kvm_ioctls {
@@ -12,7 +15,10 @@ namespace {
 
 struct Device : testing::Test {
   void SetUp() override {
-    if (::access("/dev/kvm", F_OK) != 0) GTEST_SKIP() << "no /dev/kvm here";
+    // The lab is there for its /dev/kvm.
+    if (::access("/dev/kvm", F_OK) != 0 && std::getenv("LAB") == nullptr) {
+      GTEST_SKIP() << "no /dev/kvm here";
+    }
     auto opened = Kvm::open();
     ASSERT_TRUE(opened) << opened.error().message();
     kvm.emplace(std::move(opened).assume_value());

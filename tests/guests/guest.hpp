@@ -92,8 +92,7 @@ inline std::int64_t pvclock(const volatile xen_abi::VcpuTimeInfo& info) {
   }
 }
 
-// --- interrupts
-// -----------------------------------------------------------------------------------
+// --- interrupts ---
 
 // In start.S: saves the registers and calls on_interrupt; or does nothing.
 extern "C" void interrupt_entry();

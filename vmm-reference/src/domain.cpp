@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <csignal>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -190,13 +191,14 @@ std::variant<RunReport, std::string> run_with(const Host& host, Machine& machine
 
   RunReport report{.mode = mode, .vcpus = std::vector<VcpuReport>(count)};
   std::vector<VcpuState> states(count);
+  std::optional<TimerThread> timer_thread;
   if constexpr (requires { timer.expire(); }) {
-    auto thread = TimerThread::start(timer, backend.fd());
-    if (!thread) return thread.error().message();
-    report.timed_out = !run_vcpus(host, machine, platform, dispatcher, states, timeout);
-  } else {
-    report.timed_out = !run_vcpus(host, machine, platform, dispatcher, states, timeout);
+    auto started = TimerThread::start(timer, backend.fd());
+    if (!started) return started.error().message();
+    timer_thread.emplace(std::move(started).assume_value());
   }
+  report.timed_out = !run_vcpus(host, machine, platform, dispatcher, states, timeout);
+  timer_thread.reset();
 
   report.exact_clock = platform.clock_was_exact();
   for (std::uint32_t index = 0; index < count; ++index) {

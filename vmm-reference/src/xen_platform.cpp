@@ -21,8 +21,7 @@ XenPlatform::XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, vm_memory::
                          std::span<kvm_ioctls::Vcpu> vcpus)
     : host_(host), vm_(vm), memory_(memory), vcpus_(vcpus), state_(vcpus.size()) {}
 
-// --- memory
-// ---------------------------------------------------------------------------------------
+// --- memory ---
 
 template <class Copy>
 bool XenPlatform::each_page(XenVcpuId id, Gva gva, std::size_t size, Copy&& copy) {
@@ -49,8 +48,7 @@ bool XenPlatform::copy_to_guest(XenVcpuId id, Gva to, std::span<const std::byte>
   });
 }
 
-// --- shared pages
-// ---------------------------------------------------------------------------------
+// --- shared pages ---
 
 Result<void> XenPlatform::map_shared_info(std::uint64_t gfn) {
   const Gpa gpa{gfn << vmm_base::page_shift};
@@ -96,8 +94,7 @@ Result<void> XenPlatform::move_vcpu_info(XenVcpuId id, Gpa gpa) {
   return inject_upcall(id);
 }
 
-// --- time
-// -----------------------------------------------------------------------------------------
+// --- time ---
 
 void XenPlatform::refresh_clock(XenVcpuId id) {
   PerVcpu& state = state_[id.value];
@@ -140,8 +137,7 @@ Result<std::optional<GuestTime>> XenPlatform::timer(XenVcpuId id) {
   return std::optional(xen_clock::guest_time(static_cast<std::int64_t>(timer.expires_ns)));
 }
 
-// --- events
-// ---------------------------------------------------------------------------------------
+// --- events ---
 
 Result<void> XenPlatform::set_upcall_vector(XenVcpuId id, std::uint8_t vector) {
   if (host_.evtchn_send) {

@@ -4,7 +4,6 @@
 // One object a domain; vCPU threads and the timer thread call it at once.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>

@@ -103,8 +103,7 @@ struct XenRunstateUpdateFlag {
   }
 };
 
-// --- vCPU attributes; each ioctl waits while the vCPU is in KVM_RUN
-// -------------------------------
+// --- vCPU attributes; each ioctl waits while the vCPU is in KVM_RUN ---
 
 // Where an area of this vCPU lies; xen_invalid_gpa for nowhere.
 template <std::uint16_t Type>
