@@ -9,7 +9,8 @@
 #
 # The version in project() and the line vmm_require() are the only places that
 # state a version or a dependency. The target xen_timer::xen_timer is header-only
-# unless src/*.cpp exist.
+# unless src/*.cpp exist. c/CMakeLists.txt, where it exists, adds xen_timer_c: a
+# library for users without C++, who get it from the same package.
 
 # A component that another one's vmm_require() brings in inherits variables: it starts with its own.
 set(VMM_REQUIRED "")
@@ -43,7 +44,7 @@ endmacro()
 
 function(_vmm_library)
   string(REPLACE - _ name ${PROJECT_NAME})
-  file(GLOB_RECURSE headers CONFIGURE_DEPENDS include/*.hpp include/*.h)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS include/*.hpp)
   file(GLOB sources CONFIGURE_DEPENDS src/*.cpp)
 
   if(sources)
@@ -78,6 +79,13 @@ function(_vmm_library)
   set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/${name})
   configure_package_config_file(${_VMM_CMAKE_DIR}/config.cmake.in ${name}-config.cmake
     INSTALL_DESTINATION ${config_dir} NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
+  if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/c/CMakeLists.txt)
+    _vmm_option(BUILD_C "Build the C library of ${PROJECT_NAME}")
+    if(${option})
+      set(any_architecture "")
+      add_subdirectory(c)
+    endif()
+  endif()
   write_basic_package_version_file(${name}-config-version.cmake
     VERSION ${PROJECT_VERSION} COMPATIBILITY ${compatibility} ${any_architecture})
   install(TARGETS ${name} EXPORT ${name} FILE_SET HEADERS COMPONENT ${name}
@@ -96,18 +104,24 @@ function(_vmm_library)
   endif()
 endfunction()
 
-# Adds tests/, benches/ and examples/ of the current project where it is the one being worked on.
-macro(vmm_tests)
-  string(REPLACE - _ _upper ${PROJECT_NAME})
-  string(TOUPPER ${_upper} _upper)
+# XEN_TIMER_<name>, whose name it sets `option` to: on where the current project is the one being
+# worked on.
+macro(_vmm_option name text)
+  string(REPLACE - _ option ${PROJECT_NAME}_${name})
+  string(TOUPPER ${option} option)
   set(_default OFF)
   if(PROJECT_IS_TOP_LEVEL OR CMAKE_PROJECT_NAME STREQUAL "cpp-vmm")
     set(_default ON)
   endif()
-  option(${_upper}_BUILD_TESTS "Build the tests, benches and examples of ${PROJECT_NAME}" ${_default})
-  if(${_upper}_BUILD_TESTS)
+  option(${option} ${text} ${_default})
+endmacro()
+
+# Adds tests/, c/tests/, benches/ and examples/ of the current project where it is the one being worked on.
+macro(vmm_tests)
+  _vmm_option(BUILD_TESTS "Build the tests, benches and examples of ${PROJECT_NAME}")
+  if(${option})
     enable_testing()
-    foreach(_folder tests benches examples)
+    foreach(_folder tests c/tests benches examples)
       if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${_folder}/CMakeLists.txt)
         add_subdirectory(${_folder})
       endif()

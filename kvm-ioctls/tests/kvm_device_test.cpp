@@ -40,6 +40,13 @@ TEST_F(Device, ErrorsNameTheIoctlAndItsOperand) {
   EXPECT_EQ(vm.enable_cap(99999).error(), (vmm_base::Error{"KVM_ENABLE_CAP", EINVAL, 99999}));
 }
 
+TEST_F(Device, AVcpusTscHasTheVmsFrequency) {
+  auto vm = kvm->create_vm().value();
+  auto vcpu = vm.create_vcpu({0}).value();
+  EXPECT_GT(vm.get_tsc_khz().value(), 0u);
+  EXPECT_EQ(vm.get_tsc_khz().value(), vcpu.get_tsc_khz().value());
+}
+
 // Real-mode code: out 0x10,al; hlt
 TEST_F(Device, RunsRealModeCodeToAPortAndIsInterruptedOnRequest) {
   auto vm = kvm->create_vm().value();

@@ -17,7 +17,8 @@
 namespace vmm_reference {
 
 struct VcpuReport {
-  TimerReport guest{};
+  TimerReport guest{};       // of the timer guest, or
+  std::string text{};        // what another guest left, printable characters and line ends only
   std::uint64_t punted = 0;  // timer hypercalls that came to us
 };
 

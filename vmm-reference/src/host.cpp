@@ -38,6 +38,7 @@ std::variant<Host, std::string> Host::open(const std::string& device) {
                         KVM_XEN_HVM_CONFIG_SHARED_INFO;
   host.xen_exits = (xen & exits) == exits;
   host.evtchn_send = host.xen_exits && (xen & KVM_XEN_HVM_CONFIG_EVTCHN_SEND) != 0;
+  host.event_routes = host.evtchn_send && (xen & KVM_XEN_HVM_CONFIG_EVTCHN_2LEVEL) != 0;
   if (!host.xen_exits && (host.kvm.check_extension(KVM_CAP_X86_USER_SPACE_MSR).value() == 0 ||
                           host.kvm.check_extension(KVM_CAP_SYNC_REGS).value() == 0)) {
     return device +
@@ -60,13 +61,20 @@ std::vector<TimerMode> Host::modes() const {
   std::vector<TimerMode> modes;
   if (evtchn_send) modes.push_back(TimerMode::kernel);
   if (id_rule == kvm_ioctls::XenIdRule::unset) modes.push_back(TimerMode::delegated);
+  if (event_routes) modes.push_back(TimerMode::irqfd);
   modes.push_back(TimerMode::userspace);
+  if (evtchn_send) modes.push_back(TimerMode::moving);
   return modes;
 }
 
 std::string Host::why_not(TimerMode mode) const {
-  if (mode == TimerMode::kernel) {
+  if (mode == TimerMode::kernel || mode == TimerMode::moving) {
     return "this kernel's KVM has no Xen timer: that needs CONFIG_KVM_XEN and Linux 5.19 or later";
+  }
+  if (mode == TimerMode::irqfd) {
+    return "this kernel's KVM routes no interrupt to a Xen event channel: that needs "
+           "CONFIG_KVM_XEN "
+           "and Linux 5.17 or later";
   }
   if (!evtchn_send) return "this kernel's KVM has no Xen timer to delegate to";
   return "before Linux 7.3 a kernel that keeps the timer also answers the hypercalls";

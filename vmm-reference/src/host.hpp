@@ -14,8 +14,9 @@ namespace vmm_reference {
 
 struct Host {
   kvm_ioctls::Kvm kvm;
-  bool xen_exits = false;    // KVM_EXIT_XEN; else the hypercall page makes port exits
-  bool evtchn_send = false;  // KVM raises event channels and has a Xen timer; else we do by hand
+  bool xen_exits = false;     // KVM_EXIT_XEN; else the hypercall page makes port exits
+  bool evtchn_send = false;   // KVM raises event channels and has a Xen timer; else we do by hand
+  bool event_routes = false;  // an irqfd can raise an event channel; where evtchn_send
   std::optional<kvm_ioctls::XenIdRule> id_rule{};  // where xen_exits and evtchn_send
 
   // Error: an operand-free sentence for the user, saying what is wrong and what to do.

@@ -14,8 +14,14 @@ namespace vmm_reference {
 enum class TimerMode {
   kernel,     // KVM serves and keeps.
   userspace,  // We serve; a timerfd keeps.
+  irqfd,      // We serve; a timerfd keeps, whose expiry raises the event inside the kernel.
   delegated,  // We serve; KVM keeps.
+  moving,     // As kernel and as userspace, by turns, every few hundred us: that it can be done.
 };
+
+inline constexpr TimerMode timer_modes[] = {TimerMode::kernel, TimerMode::userspace,
+                                            TimerMode::irqfd, TimerMode::delegated,
+                                            TimerMode::moving};
 
 constexpr const char* to_string(TimerMode mode) noexcept {
   switch (mode) {
@@ -23,8 +29,12 @@ constexpr const char* to_string(TimerMode mode) noexcept {
       return "kernel";
     case TimerMode::userspace:
       return "userspace";
+    case TimerMode::irqfd:
+      return "irqfd";
     case TimerMode::delegated:
       return "delegated";
+    case TimerMode::moving:
+      return "moving";
   }
   return "?";
 }
@@ -36,6 +46,12 @@ struct Options {
   std::uint32_t count = 1000;               // timers a vCPU
   std::chrono::seconds timeout{60};         // a run
   std::string device = "/dev/kvm";
+  // A Linux guest instead:
+  std::string kernel;     // path of a bzImage or vmlinux
+  std::string initramfs;  // path; empty for none
+  std::string cmdline = "console=ttyS0";
+  std::uint32_t memory_mib = 256;
+  std::string boot = "pvh";  // or hvm: by the 64-bit entry
 };
 
 }  // namespace vmm_reference

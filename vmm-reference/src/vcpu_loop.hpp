@@ -14,7 +14,6 @@
 #include "hypercall_port.hpp"
 #include "kvm_ioctls/exit.hpp"
 #include "kvm_ioctls/vcpu.hpp"
-#include "vmm_reference/guest_protocol.hpp"
 #include "xen_abi/cpuid.hpp"
 #include "xen_abi/hypercall.hpp"
 #include "xen_abi/vcpu.hpp"
@@ -22,21 +21,13 @@
 
 namespace vmm_reference {
 
-// What the loop leaves behind; the report's place is set as soon as the guest tells it.
+// What the loop leaves behind.
 struct VcpuState {
-  std::atomic<std::uint32_t> report_gpa = 0;
   std::atomic<std::uint64_t> punted = 0;
-  std::uint64_t host_errors = 0;   // met while answering; a guest can cause them at will …
-  std::string first_host_error;    // … so only the first is kept
-  std::uint32_t text_left = 4096;  // characters of port_text still shown
-  std::string fault;               // once the thread has ended
+  std::uint64_t host_errors = 0;  // met while answering; a guest can cause them at will …
+  std::string first_host_error;   // … so only the first is kept
+  std::string fault;              // once the thread has ended
 };
-
-inline std::uint32_t value_of(const kvm_ioctls::IoOut& out) {
-  std::uint32_t value = 0;
-  std::memcpy(&value, out.data.data(), std::min(out.data.size(), sizeof(value)));
-  return value;
-}
 
 inline bool is_timer_call(const xen_abi::Hypercall& call) {
   if (call.number == xen_abi::hypercall::set_timer_op) return true;
@@ -46,22 +37,15 @@ inline bool is_timer_call(const xen_abi::Hypercall& call) {
           command == xen_abi::vcpuop::stop_singleshot_timer);
 }
 
-// A character from the guest, for the user's terminal.
-inline void show_text(std::uint32_t character, VcpuState& state) {
-  const bool printable = (character >= ' ' && character < 0x7f) || character == '\n';
-  if (state.text_left == 0 || !printable) return;
-  --state.text_left;
-  std::fputc(static_cast<int>(character), stderr);
-}
-
-// Runs until the guest says it is done, something fails, or `stop` is set and the vCPU interrupted.
-template <class Dispatcher>
+// Runs until `ports` or a fault ends it, or `interrupted(id)`, which is called when a signal has
+// come, says not to go on. Ports has out(port, data), false to end, and in(port, data).
+template <class Dispatcher, class Interrupted, class Ports>
 void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispatcher& dispatcher,
-              std::optional<HypercallPort>& hypercall_port, const std::atomic<bool>& stop,
-              VcpuState& state) {
+              std::optional<HypercallPort>& hypercall_port, const Interrupted& interrupted,
+              Ports& ports, VcpuState& state) {
   const auto answer = [&](const xen_abi::Hypercall& call) {
     if (is_timer_call(call)) ++state.punted;
-    platform.refresh_clock(id);
+    platform.enter_hypercall(id, call.long_mode);
     const xen_abi::Answer given = dispatcher(id, call);
     if (!given.host && state.host_errors++ == 0) {
       state.first_host_error = given.host.error().message();
@@ -84,28 +68,22 @@ void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispa
           return true;
         },
         [&](kvm_ioctls::IoOut& out) {
-          switch (out.port) {
-            case HypercallPort::port:
-              // With KVM_EXIT_XEN it is a port like any other.
-              if (hypercall_port) vcpu.set_synced_rax(answer(HypercallPort::decode(vcpu)));
-              return true;
-            case port_text:
-              show_text(value_of(out), state);
-              return true;
-            case port_report:
-              state.report_gpa = value_of(out);
-              return true;
-            case port_done:
-              if (value_of(out) != 0) state.fault = "the guest gave up";
-              return false;
-            default:
-              return true;  // as on a PC, nobody is at home there
+          if (hypercall_port && out.port == HypercallPort::port) {
+            vcpu.set_synced_rax(answer(HypercallPort::decode(vcpu)));
+            return true;
           }
+          return ports.out(out.port, std::span<const std::byte>(out.data));
         },
         [&](kvm_ioctls::IoIn& in) {
-          std::fill(in.data.begin(), in.data.end(), std::byte{0xff});
+          ports.in(in.port, in.data);
           return true;
         },
+        // As on a PC, nobody is at home there.
+        [&](kvm_ioctls::MmioRead& read) {
+          std::fill(read.data.begin(), read.data.end(), std::byte{0xff});
+          return true;
+        },
+        [&](kvm_ioctls::MmioWrite&) { return true; },
         [&](kvm_ioctls::MsrWrite& write) {
           if (hypercall_port && write.index() == xen_abi::cpuid::hypercall_msr &&
               HypercallPort::decode(vcpu).long_mode && hypercall_port->fill(write.value())) {
@@ -114,7 +92,7 @@ void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispa
           return true;
         },
         [&](kvm_ioctls::MsrRead&) { return true; },  // #GP
-        [&](kvm_ioctls::Interrupted&) { return !stop.load(); },
+        [&](kvm_ioctls::Interrupted&) { return interrupted(id); },
         [&](kvm_ioctls::Shutdown&) {
           state.fault = "the guest crashed (a triple fault)";
           return false;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "xen_platform.hpp"
 
-#include <x86intrin.h>
+#include <cpuid.h>
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "xen_evtchn/two_level.hpp"
 
@@ -15,11 +16,26 @@ namespace {
 // arch/x86/include/uapi/asm/kvm_para.h: bit 0 enables, the rest is the address.
 constexpr std::uint32_t msr_kvm_system_time_new = 0x4b564d01;
 
+// AMD's manual, volume 3, Fn8000_0001_ECX: bit 2 is SVM.
+std::uint8_t tsc_fraction_bits() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  const bool svm = __get_cpuid(0x8000'0001, &eax, &ebx, &ecx, &edx) != 0 && (ecx & 1 << 2) != 0;
+  return svm ? xen_clock::svm_tsc_fraction_bits : xen_clock::vmx_tsc_fraction_bits;
+}
+
 }  // namespace
 
 XenPlatform::XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, vm_memory::GuestMemory& memory,
                          std::span<kvm_ioctls::Vcpu> vcpus)
-    : host_(host), vm_(vm), memory_(memory), vcpus_(vcpus), state_(vcpus.size()) {}
+    : host_(host),
+      vm_(vm),
+      memory_(memory),
+      vcpus_(vcpus),
+      state_(vcpus.size()),
+      sent_by_kernel_(xen_abi::event_ports_64) {}
 
 // --- memory ---
 
@@ -48,6 +64,15 @@ bool XenPlatform::copy_to_guest(XenVcpuId id, Gva to, std::span<const std::byte>
   });
 }
 
+std::optional<Gpa> XenPlatform::translate(XenVcpuId id, Gva from, std::size_t size) {
+  std::optional<Gpa> start;
+  const bool together = each_page(id, from, size, [&](Gpa gpa, std::size_t at, std::size_t) {
+    if (!start) start = gpa;
+    return gpa == *start + at;
+  });
+  return together ? start : std::nullopt;
+}
+
 // --- shared pages ---
 
 Result<void> XenPlatform::map_shared_info(std::uint64_t gfn) {
@@ -55,8 +80,10 @@ Result<void> XenPlatform::map_shared_info(std::uint64_t gfn) {
   std::byte* page = gfn >> 52 == 0 ? memory_.host(gpa, vmm_base::page_size) : nullptr;
   if (page == nullptr) return vmm_base::Error{"shared_info", EFAULT, gfn};
   if (host_.xen_exits) {
-    VMM_TRY(latched, vm_.xen_hvm_get_attr<kvm_ioctls::XenLongMode>());
-    if (!latched.enabled) return vmm_base::Error{"shared_info of a 32-bit domain", ENOTSUP, gfn};
+    // KVM samples it where the guest writes the hypercall MSR, which Linux does no longer since
+    // XSA-466; Xen does at calls like this one, too.
+    if (!long_mode_) return vmm_base::Error{"shared_info of a 32-bit domain", ENOTSUP, gfn};
+    VMM_CHECK(vm_.xen_hvm_set_attr(kvm_ioctls::XenLongMode{true}));
   }
   // It becomes Xen's page: empty at first, and what it was when it moves.
   auto* next = reinterpret_cast<SharedInfo*>(page);
@@ -70,19 +97,20 @@ Result<void> XenPlatform::map_shared_info(std::uint64_t gfn) {
     VMM_CHECK(vm_.xen_hvm_set_attr(kvm_ioctls::XenSharedInfo{gfn}));
   }
   shared_info_ = next;
+  // Until a vCPU registers one of its own, its vcpu_info is there.
+  const auto slots = static_cast<std::uint32_t>(std::min(state_.size(), next->vcpu_info.size()));
+  for (std::uint32_t id = 0; id < slots; ++id) {
+    const Gpa slot = gpa + id * sizeof(VcpuInfo);
+    VMM_CHECK(work_(XenVcpuId{id}, [&]() -> Result<void> {
+      PerVcpu& state = state_[id];
+      if (state.registered) return vmm_base::success();
+      return set_vcpu_info(XenVcpuId{id}, slot, &next->vcpu_info[id]);
+    }));
+  }
   return vmm_base::success();
 }
 
-Result<void> XenPlatform::move_vcpu_info(XenVcpuId id, Gpa gpa) {
-  PerVcpu& state = state_[id.value];
-  auto* info = reinterpret_cast<VcpuInfo*>(memory_.host(gpa, sizeof(VcpuInfo)));
-  // A 32-bit caller may ask for less than the atomic accesses to a 64-bit domain's need.
-  if (info == nullptr || gpa.value % alignof(VcpuInfo) != 0) {
-    return vmm_base::Error{"vcpu_info", EFAULT, gpa.value};
-  }
-  // What was raised in the old one, or not at all yet, is looked for in the new.
-  info->pending_sel = ~std::uint64_t{0};
-  info->upcall_pending = 1;
+Result<void> XenPlatform::set_vcpu_info(XenVcpuId id, Gpa gpa, VcpuInfo* info) {
   if (host_.xen_exits) {
     VMM_CHECK(vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenVcpuInfo{gpa}));
   } else {
@@ -90,38 +118,59 @@ Result<void> XenPlatform::move_vcpu_info(XenVcpuId id, Gpa gpa) {
     const Gpa time = gpa + xen_abi::vcpu_time_info_offset;
     VMM_CHECK(vcpu(id).set_msr(msr_kvm_system_time_new, time.value | 1));
   }
-  state.info = info;
-  return inject_upcall(id);
+  state_[id.value].clock.set_page(&info->time);
+  state_[id.value].info = info;
+  return vmm_base::success();
+}
+
+Result<void> XenPlatform::move_vcpu_info(XenVcpuId id, Gpa gpa) {
+  return work_(id, [&]() -> Result<void> {
+    PerVcpu& state = state_[id.value];
+    auto* info = reinterpret_cast<VcpuInfo*>(memory_.host(gpa, sizeof(VcpuInfo)));
+    // A 32-bit caller may ask for less than the atomic accesses to a 64-bit domain's need.
+    if (info == nullptr || gpa.value % alignof(VcpuInfo) != 0) {
+      return vmm_base::Error{"vcpu_info", EFAULT, gpa.value};
+    }
+    const VcpuInfo* old = state.info;
+    if (old != nullptr && old != info) std::memcpy(info, old, sizeof(*info));
+    // What was raised in the old one, or not at all yet, is looked for in the new.
+    info->pending_sel = ~std::uint64_t{0};
+    info->upcall_pending = 1;
+    VMM_CHECK(set_vcpu_info(id, gpa, info));
+    state.registered = true;
+    return inject_upcall(id);
+  });
 }
 
 // --- time ---
 
-void XenPlatform::refresh_clock(XenVcpuId id) {
-  PerVcpu& state = state_[id.value];
-  const VcpuInfo* info = state.info;
-  if (info == nullptr) return;
-  const auto clock = xen_clock::read_pvclock(&info->time);
-  if (!clock || clock->version == state.clock_version) return;
-  auto offset = vcpu(id).get_tsc_offset();
-  if (!offset) return;  // before Linux 5.16: guest_now() falls back
-  state.tsc_offset = offset.value();
-  state.clock_version = clock->version;
+Result<xen_clock::VcpuTsc> XenPlatform::vcpu_tsc(XenVcpuId id) {
+  VMM_TRY(offset, vcpu(id).get_tsc_offset());
+  VMM_TRY(guest_khz, vcpu(id).get_tsc_khz());
+  VMM_TRY(host_khz, vm_.get_tsc_khz());  // we don't set it
+  VMM_TRY(clock, vm_.get_clock());
+  return xen_clock::VcpuTsc{
+      .map = xen_clock::tsc_map(guest_khz, host_khz, tsc_fraction_bits(), offset),
+      .host_khz = host_khz,
+      .master_clock = (clock.flags & KVM_CLOCK_TSC_STABLE) != 0};
+}
+
+void XenPlatform::enter_hypercall(XenVcpuId id, bool long_mode) {
+  long_mode_.store(long_mode, std::memory_order_relaxed);
+  state_[id.value].clock.refresh([&]() -> std::optional<xen_clock::VcpuTsc> {
+    auto tsc = vcpu_tsc(id);
+    if (!tsc) return std::nullopt;  // before Linux 5.18
+    return tsc.value();
+  });
 }
 
 GuestTime XenPlatform::guest_now(XenVcpuId id) {
-  PerVcpu& state = state_[id.value];
-  // Without the stable bit the guest's clock is good on the CPU that runs it only; KVM's timer
-  // then uses the VM's clock, too (arch/x86/kvm/xen.c, kvm_xen_start_timer).
-  if (const VcpuInfo* info = state.info) {
-    const auto clock = xen_clock::read_pvclock(&info->time);
-    if (clock && (clock->flags & xen_abi::pvclock_tsc_stable) != 0 && state.clock_version != 0) {
-      const xen_clock::TscMap map{.offset = state.tsc_offset};
-      return xen_clock::pvclock_time(*clock, map.guest_tsc(__rdtsc()));
-    }
-  }
-  clock_fell_back_ = true;
-  // Fails only for a bad fd or address, which these aren't.
-  return xen_clock::guest_time(static_cast<std::int64_t>(vm_.get_clock().value().clock));
+  const auto [time, source] = state_[id.value].clock.now([&] {
+    // Fails only for a bad fd or address, which these aren't.
+    return xen_clock::guest_time(static_cast<std::int64_t>(vm_.get_clock().value().clock));
+  });
+  if (source != xen_clock::Source::pvclock) clock_fell_back_ = true;
+  return time;
 }
 
 Result<void> XenPlatform::set_timer(XenVcpuId id, EventPort port,
@@ -139,19 +188,55 @@ Result<std::optional<GuestTime>> XenPlatform::timer(XenVcpuId id) {
 
 // --- events ---
 
-Result<void> XenPlatform::set_upcall_vector(XenVcpuId id, std::uint8_t vector) {
-  if (host_.evtchn_send) {
-    VMM_CHECK(vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenVcpuUpcallVector{vector}));
+Result<void> XenPlatform::route_event(XenVcpuId id, EventPort port, int eventfd) {
+  constexpr std::uint32_t irqchip_gsis = 24;
+  constexpr std::uint32_t pic_gsis = 16;
+  const std::scoped_lock lock(routing_);
+  state_[id.value].routed = port;
+
+  std::vector<kvm_irq_routing_entry> table;
+  const auto add = [&table](std::uint32_t gsi, std::uint32_t type) -> kvm_irq_routing_entry& {
+    kvm_irq_routing_entry& entry = table.emplace_back();
+    entry.gsi = gsi;
+    entry.type = type;
+    return entry;
+  };
+  // What KVM_CREATE_IRQCHIP has set up.
+  for (std::uint32_t gsi = 0; gsi < irqchip_gsis; ++gsi) {
+    if (gsi < pic_gsis) {
+      auto& pic = add(gsi, KVM_IRQ_ROUTING_IRQCHIP);
+      pic.u.irqchip = {gsi / 8, gsi % 8};  // KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE
+    }
+    add(gsi, KVM_IRQ_ROUTING_IRQCHIP).u.irqchip = {KVM_IRQCHIP_IOAPIC, gsi};
   }
-  state_[id.value].upcall_vector = vector;
-  const VcpuInfo* info = state_[id.value].info;
-  if (info != nullptr && info->upcall_pending != 0) return inject_upcall(id);
+  for (std::uint32_t other = 0; other < state_.size(); ++other) {
+    if (state_[other].routed == EventPort{}) continue;
+    add(irqchip_gsis + other, KVM_IRQ_ROUTING_XEN_EVTCHN).u.xen_evtchn = {
+        state_[other].routed.value, vcpus_[other].id().value,
+        KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL};
+  }
+  VMM_CHECK(vm_.set_gsi_routing(table));
+  if (!std::exchange(state_[id.value].has_irqfd, true)) {
+    VMM_CHECK(vm_.register_irqfd(eventfd, irqchip_gsis + id.value));
+  }
   return vmm_base::success();
+}
+
+Result<void> XenPlatform::set_upcall_vector(XenVcpuId id, std::uint8_t vector) {
+  return work_(id, [&]() -> Result<void> {
+    if (host_.evtchn_send) {
+      VMM_CHECK(vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenVcpuUpcallVector{vector}));
+    }
+    state_[id.value].upcall_vector = vector;
+    const VcpuInfo* info = state_[id.value].info;
+    if (info != nullptr && info->upcall_pending != 0) return inject_upcall(id);
+    return vmm_base::success();
+  });
 }
 
 Result<void> XenPlatform::virq_bound(XenVcpuId id, std::uint32_t virq, EventPort port) {
   if (virq != xen_abi::virq::timer) return vmm_base::success();
-  return timer_bound_(id, port);
+  return work_(id, [&] { return timer_bound_(id, port); });
 }
 
 void XenPlatform::clear_pending(EventPort port) {
@@ -191,9 +276,7 @@ Result<void> XenPlatform::raise_event(XenVcpuId id, EventPort port) {
 Result<void> XenPlatform::inject_upcall(XenVcpuId id) {
   const std::uint8_t vector = state_[id.value].upcall_vector;
   if (vector == 0) return vmm_base::success();
-  // Fixed delivery to one APIC id: Intel SDM, volume 3, section 11.11.
-  const std::uint64_t address = 0xfee00000 | std::uint64_t{vcpu(id).id().value} << 12;
-  VMM_CHECK(vm_.signal_msi(address, vector));
+  VMM_CHECK(vm_.signal_msi(msi_address(id), vector));
   return vmm_base::success();
 }
 

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
@@ -17,9 +19,16 @@
 #include "vm_memory/guest_memory.hpp"
 #include "vmm_base/ids.hpp"
 #include "xen_abi/event_channel.hpp"
+#include "xen_abi/sched.hpp"
 #include "xen_abi/shared_info.hpp"
+#include "xen_abi/vcpu.hpp"
 #include "xen_clock/clock.hpp"
-#include "xen_clock/pvclock.hpp"
+#include "xen_clock/vcpu_clock.hpp"
+#include "xen_evtchn/channel.hpp"
+#include "xen_hcall/grant_table_op.hpp"
+#include "xen_hcall/hvm_op.hpp"
+#include "xen_hcall/vcpu_op.hpp"
+#include "xen_hcall/vcpu_registers.hpp"
 
 namespace vmm_reference {
 
@@ -40,20 +49,63 @@ class XenPlatform {
 
   bool copy_from_guest(XenVcpuId vcpu, Gva from, std::span<std::byte> to);
   bool copy_to_guest(XenVcpuId vcpu, Gva to, std::span<const std::byte> from);
-  Result<void> move_vcpu_info(XenVcpuId vcpu, Gpa gpa);
-  Result<void> set_upcall_vector(XenVcpuId vcpu, std::uint8_t vector);
+  std::optional<Gpa> translate(XenVcpuId vcpu, Gva from, std::size_t size);
+  void yield(XenVcpuId vcpu);
+  Result<void> block(XenVcpuId vcpu);
+  void poll(XenVcpuId vcpu, std::span<const EventPort> ports, std::uint64_t timeout_ns);
   // What to do when VIRQ_TIMER of a vCPU gets a port, or 0.
   using TimerBound = std::function<Result<void>(XenVcpuId, EventPort)>;
   void on_timer_bound(TimerBound bound) { timer_bound_ = std::move(bound); }
-  Result<void> virq_bound(XenVcpuId vcpu, std::uint32_t virq, EventPort port);
-  // Before a hypercall: the guest may have written its TSC since the last.
-  void refresh_clock(XenVcpuId vcpu);
+  // Before a hypercall, from 64-bit code or not: the guest may have written its TSC since the last.
+  void enter_hypercall(XenVcpuId vcpu, bool long_mode);
   // KVM's own timer of the vCPU.
   Result<void> set_timer(XenVcpuId vcpu, EventPort port, std::optional<GuestTime> deadline);
   Result<std::optional<GuestTime>> timer(XenVcpuId vcpu);
+  // A signal of `eventfd`, always the same of a vCPU, raises `port`; nothing if that is 0.
+  Result<void> route_event(XenVcpuId vcpu, EventPort port, int eventfd);
+
+  // --- on any thread; what is about a vCPU is done on its thread ---
+
+  // How that is done: KVM's ioctls of a vCPU wait while it runs.
+  using Work = std::function<Result<void>(XenVcpuId, const std::function<Result<void>()>&)>;
+  void on_work(Work work) { work_ = std::move(work); }
+
+  Result<void> move_vcpu_info(XenVcpuId vcpu, Gpa gpa);
+  Result<void> set_runstate_area(XenVcpuId vcpu, std::optional<Gpa> area);
+  Result<void> set_time_area(XenVcpuId vcpu, std::optional<Gpa> area);
+  Result<xen_abi::RunstateInfo> runstate(XenVcpuId vcpu);
+  Result<xen_hcall::VcpuPower> vcpu_power(XenVcpuId vcpu);
+  Result<void> initialise_vcpu(XenVcpuId vcpu, const xen_hcall::VcpuRegisters& registers);
+  Result<void> power_up(XenVcpuId vcpu);
+  Result<void> power_down(XenVcpuId vcpu);
+  Result<void> send_nmi(XenVcpuId vcpu);
+  Result<void> set_upcall_vector(XenVcpuId vcpu, std::uint8_t vector);
+  Result<void> virq_bound(XenVcpuId vcpu, std::uint32_t virq, EventPort port);
 
   // --- on any thread ---
 
+  // How the guest ended, said once.
+  using Ended = std::function<void(xen_abi::ShutdownReason)>;
+  void on_shutdown(Ended ended) { ended_ = std::move(ended); }
+  void shutdown(xen_abi::ShutdownReason reason);
+  Result<void> set_watchdog(std::uint32_t index, std::optional<std::chrono::seconds> after);
+
+  Result<void> set_callback(xen_hcall::CallbackIrq callback);
+  Result<void> set_runstate_update_flag(bool enabled);
+  Result<void> send_routed(EventPort port, std::optional<xen_evtchn::Target> target);
+  Result<void> unmask_event(XenVcpuId vcpu, EventPort port);
+  bool is_pending(EventPort port);
+  bool is_ram(std::uint64_t gfn);
+  // No balloon: what is RAM stays.
+  bool populate_page(std::uint64_t gfn) { return is_ram(gfn); }
+  bool remove_page(std::uint64_t gfn) { return is_ram(gfn); }
+  // No grant table.
+  Result<void> map_grant_frame(std::uint32_t index, std::uint64_t gfn);
+  xen_hcall::GrantTableSize grant_table_size() { return {}; }
+  bool grow_grant_table(std::uint32_t /*frames*/) { return false; }
+  std::optional<std::uint64_t> grant_frame(std::uint32_t /*index*/) { return std::nullopt; }
+  void console_write(std::span<const std::byte> text);
+  std::size_t console_read(std::span<std::byte> /*to*/) { return 0; }
   Result<void> map_shared_info(std::uint64_t gfn);
   void clear_pending(EventPort port);
   GuestTime guest_now(XenVcpuId vcpu);
@@ -67,16 +119,24 @@ class XenPlatform {
 
   struct PerVcpu {
     std::atomic<VcpuInfo*> info = nullptr;  // in guest memory
+    bool registered = false;                // at a place of the guest's choice
     std::atomic<std::uint8_t> upcall_vector = 0;
-    std::atomic<std::uint64_t> tsc_offset = 0;
-    // Of info->time when tsc_offset was read; 0 for never. A change says that it may be stale.
-    std::atomic<std::uint32_t> clock_version = 0;
+    std::atomic<bool> initialised = false;  // and down, if it doesn't run
+    EventPort routed{};                     // with routing_ held
+    bool has_irqfd = false;
+    xen_clock::VcpuClock clock;
   };
 
   template <class Copy>
   bool each_page(XenVcpuId vcpu, Gva gva, std::size_t size, Copy&& copy);
+  Result<void> set_vcpu_info(XenVcpuId vcpu, Gpa gpa, VcpuInfo* info);
   Result<void> inject_upcall(XenVcpuId vcpu);
+  Result<xen_clock::VcpuTsc> vcpu_tsc(XenVcpuId vcpu);
   kvm_ioctls::Vcpu& vcpu(XenVcpuId id) noexcept { return vcpus_[id.value]; }
+  // To one APIC id: Intel SDM, volume 3, section 11.11.
+  std::uint64_t msi_address(XenVcpuId id) {
+    return 0xfee00000 | std::uint64_t{vcpu(id).id().value} << 12;
+  }
 
   const Host& host_;
   const kvm_ioctls::Vm& vm_;
@@ -84,8 +144,13 @@ class XenPlatform {
   std::span<kvm_ioctls::Vcpu> vcpus_;
   std::vector<PerVcpu> state_;  // by Xen vCPU id
   std::atomic<SharedInfo*> shared_info_ = nullptr;
+  std::atomic<bool> long_mode_ = false;  // the last caller's
   std::atomic<bool> clock_fell_back_ = false;
   TimerBound timer_bound_;
+  Work work_ = [](XenVcpuId, const std::function<Result<void>()>& work) { return work(); };
+  Ended ended_ = [](xen_abi::ShutdownReason) {};
+  std::vector<EventPort> sent_by_kernel_;  // what a send on this port raises there; 0: comes to us
+  std::mutex routing_;                     // of KVM's table, which is only set as a whole
 };
 
 }  // namespace vmm_reference

@@ -4,36 +4,25 @@
 #include <elf.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstring>
 #include <limits>
+#include <optional>
+#include <utility>
+
+#include "bytes.hpp"
 
 namespace linux_loader {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "fields are read as they stand");
 static_assert(sizeof(Elf64_Ehdr) == 64 && sizeof(Elf64_Phdr) == 56);
-
-// Whether [offset, offset + size) lies in the file; neither number is trusted.
-bool within(std::span<const std::byte> file, std::uint64_t offset, std::uint64_t size) {
-  return offset <= file.size() && size <= file.size() - offset;
-}
-
-// The caller has checked the range. A copy, as nothing in a file is aligned.
-template <class T>
-T read(std::span<const std::byte> file, std::uint64_t offset) {
-  T value;
-  std::memcpy(&value, file.data() + offset, sizeof value);
-  return value;
-}
 
 LoadResult<Elf64_Ehdr> read_header(std::span<const std::byte> file) {
   if (file.size() < sizeof(Elf64_Ehdr)) {
     return LoadError{"the file ends within the ELF header", file.size()};
   }
   const auto header = read<Elf64_Ehdr>(file, 0);
-  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return LoadError{"not an ELF file", 0};
+  if (!is_elf(file)) return LoadError{"not an ELF file", 0};
   if (header.e_ident[EI_CLASS] != ELFCLASS64) return LoadError{"not a 64-bit file", EI_CLASS};
   if (header.e_ident[EI_DATA] != ELFDATA2LSB) return LoadError{"not little-endian", EI_DATA};
   if (header.e_ident[EI_VERSION] != EV_CURRENT) {
@@ -82,12 +71,9 @@ LoadResult<Segment> read_segment(std::span<const std::byte> file, const Elf64_Ph
                  at + offsetof(Elf64_Phdr, p_paddr)};
 }
 
-}  // namespace
-
-LoadResult<Elf> parse_elf(std::span<const std::byte> file) {
-  VMM_TRY(header, read_header(file));
-  Elf elf{{{header.e_entry}, {0}}, {}};
-  bool entry_found = false;
+// What both kinds of entry need; `image.entry` is left at 0.
+LoadResult<Elf> read_segments(std::span<const std::byte> file, const Elf64_Ehdr& header) {
+  Elf elf{};
   for (std::size_t i = 0; i < header.e_phnum; ++i) {
     const std::uint64_t at = header.e_phoff + i * sizeof(Elf64_Phdr);
     const auto program_header = read<Elf64_Phdr>(file, at);
@@ -100,14 +86,96 @@ LoadResult<Elf> parse_elf(std::span<const std::byte> file) {
         return LoadError{"segments overlap", segment.paddr_offset};
       }
     }
-    entry_found |= segment.address <= elf.image.entry && elf.image.entry < segment.end();
     elf.image.end = std::max(elf.image.end, segment.end());
     elf.segments.push_back(segment);
   }
-  if (!entry_found) {
+  return elf;
+}
+
+bool lies_in_a_segment(vmm_base::Gpa entry, const Elf& elf) {
+  return std::any_of(elf.segments.begin(), elf.segments.end(), [&](const Segment& segment) {
+    return segment.address <= entry && entry < segment.end();
+  });
+}
+
+struct PvhNote {
+  vmm_base::Gpa entry;
+  std::uint64_t offset;  // In the file, of the entry's address.
+};
+
+// Looks for the note in `notes`, the part of the file from `at` on. 64-bit kernels align notes to 4
+// bytes, but where p_align says 8.
+LoadResult<std::optional<PvhNote>> find_pvh_note(std::span<const std::byte> notes, std::uint64_t at,
+                                                 std::uint64_t align) {
+  static constexpr char owner[] = "Xen";
+  constexpr std::uint32_t phys32_entry = 18;  // XEN_ELFNOTE_PHYS32_ENTRY, xen/elfnote.h
+  const auto padded = [&](std::uint64_t size) { return (size + align - 1) / align * align; };
+  for (std::uint64_t offset = 0; offset < notes.size();) {
+    if (!within(notes, offset, sizeof(Elf64_Nhdr))) {
+      return LoadError{"the notes end within a note", at + notes.size()};
+    }
+    const auto note = read<Elf64_Nhdr>(notes, offset);
+    const std::uint64_t name = offset + sizeof note;
+    const std::uint64_t value = name + padded(note.n_namesz);
+    if (!within(notes, name, note.n_namesz)) {
+      return LoadError{"a note's name outside the notes",
+                       at + offset + offsetof(Elf64_Nhdr, n_namesz)};
+    }
+    if (!within(notes, value, note.n_descsz)) {
+      return LoadError{"a note's value outside the notes",
+                       at + offset + offsetof(Elf64_Nhdr, n_descsz)};
+    }
+    if (note.n_type == phys32_entry && note.n_namesz == sizeof owner &&
+        std::memcmp(notes.data() + name, owner, sizeof owner) == 0) {
+      if (note.n_descsz == 4) return PvhNote{{read<std::uint32_t>(notes, value)}, at + value};
+      if (note.n_descsz == 8) return PvhNote{{read<std::uint64_t>(notes, value)}, at + value};
+      return LoadError{"a PVH note that is neither 4 nor 8 bytes",
+                       at + offset + offsetof(Elf64_Nhdr, n_descsz)};
+    }
+    offset = value + padded(note.n_descsz);
+  }
+  return std::optional<PvhNote>();
+}
+
+}  // namespace
+
+bool is_elf(std::span<const std::byte> file) noexcept {
+  return file.size() >= SELFMAG && std::memcmp(file.data(), ELFMAG, SELFMAG) == 0;
+}
+
+LoadResult<Elf> parse_elf(std::span<const std::byte> file) {
+  VMM_TRY(header, read_header(file));
+  VMM_TRY(elf, read_segments(file, header));
+  elf.image.entry = {header.e_entry};
+  if (!lies_in_a_segment(elf.image.entry, elf)) {
     return LoadError{"the entry point lies in no segment", offsetof(Elf64_Ehdr, e_entry)};
   }
-  return elf;
+  return std::move(elf);
+}
+
+LoadResult<Elf> parse_pvh_elf(std::span<const std::byte> file) {
+  VMM_TRY(header, read_header(file));
+  VMM_TRY(elf, read_segments(file, header));
+  for (std::size_t i = 0; i < header.e_phnum; ++i) {
+    const std::uint64_t at = header.e_phoff + i * sizeof(Elf64_Phdr);
+    const auto notes = read<Elf64_Phdr>(file, at);
+    if (notes.p_type != PT_NOTE) continue;
+    if (!within(file, notes.p_offset, notes.p_filesz)) {
+      return LoadError{"notes outside the file", at + offsetof(Elf64_Phdr, p_offset)};
+    }
+    VMM_TRY(note, find_pvh_note(file.subspan(notes.p_offset, notes.p_filesz), notes.p_offset,
+                                notes.p_align == 8 ? 8 : 4));
+    if (!note) continue;
+    elf.image.entry = note->entry;
+    if (!lies_in_a_segment(elf.image.entry, elf)) {
+      return LoadError{"the PVH entry point lies in no segment", note->offset};
+    }
+    if (elf.image.entry.value > std::numeric_limits<std::uint32_t>::max()) {
+      return LoadError{"the PVH entry point lies above 4 GiB", note->offset};
+    }
+    return std::move(elf);
+  }
+  return LoadError{"no PVH note: built without CONFIG_PVH", offsetof(Elf64_Ehdr, e_phoff)};
 }
 
 }  // namespace linux_loader

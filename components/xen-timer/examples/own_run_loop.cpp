@@ -33,7 +33,7 @@ int main() {
   MyVmm vmm;
   auto backend = xen_timer::TimerfdBackend::create(1);
   if (!backend) return 1;  // backend.error().message() says why
-  xen_timer::Handler timer(vmm, backend.value(), 1);
+  xen_timer::Handler timer(vmm, backend.value());
   if (!timer.bind(vcpu, {3})) return 1;  // the guest bound VIRQ_TIMER to port 3
 
   // A hypercall has come out of KVM_RUN: set_timer_op, 1 ms from now.

@@ -11,10 +11,11 @@ namespace xen_timer {
 namespace {
 
 struct Ports : HandlerFixture, testing::Test {};
+struct Misuse : HandlerFixture, testing::Test {};
 struct HostErrors : HandlerFixture, testing::Test {};
 
 TEST_F(Ports, AnEventWithoutAPortIsLostAndNotReplayed) {
-  ASSERT_TRUE(timer.bind(vcpu0, EventPort{}));
+  ASSERT_TRUE(timer.unbind(vcpu0));
   EXPECT_EQ(call(set_singleshot(start + 1000)), 0u);
   advance(1000);
   ASSERT_TRUE(timer.bind(vcpu0, EventPort{10}));
@@ -24,7 +25,7 @@ TEST_F(Ports, AnEventWithoutAPortIsLostAndNotReplayed) {
 }
 
 TEST_F(Ports, APastDeadlineWithoutAPortIsLostAndNotReplayed) {
-  ASSERT_TRUE(timer.bind(vcpu0, EventPort{}));
+  ASSERT_TRUE(timer.unbind(vcpu0));
   EXPECT_EQ(call(set_singleshot(start - 1)), 0u);
   ASSERT_TRUE(timer.bind(vcpu0, EventPort{10}));
   advance(10'000);
@@ -32,7 +33,7 @@ TEST_F(Ports, APastDeadlineWithoutAPortIsLostAndNotReplayed) {
 }
 
 TEST_F(Ports, ATimerArmedBeforeItsPortIsBoundFiresOnIt) {
-  ASSERT_TRUE(timer.bind(vcpu0, EventPort{}));
+  ASSERT_TRUE(timer.unbind(vcpu0));
   EXPECT_EQ(call(set_timer_op(start + 1000)), 0u);
   advance(500);
   ASSERT_TRUE(timer.bind(vcpu0, EventPort{42}));
@@ -49,23 +50,72 @@ TEST_F(Ports, RebindingMovesAnArmedTimerToTheNewPort) {
 
 TEST_F(Ports, UnbindingDoesNotStopTheTimer) {
   EXPECT_EQ(call(set_singleshot(start + 1000)), 0u);
-  ASSERT_TRUE(timer.bind(vcpu0, EventPort{}));
+  ASSERT_TRUE(timer.unbind(vcpu0));
   ASSERT_TRUE(timer.bind(vcpu0, EventPort{10}));
   advance(1000);
   EXPECT_EQ(vmm.events, (Events{{0, 10}}));
 }
 
 TEST_F(Ports, NothingIsBoundAtFirst) {
-  Handler fresh(vmm, backend, vcpus);
+  VirtualBackend unbound(vcpus);
+  Handler fresh(vmm, unbound);
   ASSERT_TRUE(fresh.handle(vcpu0, set_singleshot(start - 1)));
   EXPECT_EQ(vmm.events, Events{});
 }
 
-TEST_F(Ports, BindingAVcpuThatIsNotIsEinval) {
-  const auto bound = timer.bind(XenVcpuId{vcpus}, EventPort{10});
-  ASSERT_FALSE(bound);
-  EXPECT_EQ(bound.error(), (vmm_base::Error{"xen_timer bind", EINVAL, vcpus}));
+// --- a VMM that errs
+// ------------------------------------------------------------------------------
+
+TEST_F(Misuse, AVcpuThatIsNotIsEinvalEverywhere) {
+  for (const std::uint32_t id : {vcpus, vcpus + 1, 0xffff'ffffu}) {
+    const XenVcpuId vcpu{id};
+    const auto expect = [&](const char* operation, const auto& result) {
+      ASSERT_FALSE(result);
+      EXPECT_EQ(result.error(), (vmm_base::Error{operation, EINVAL, id}));
+    };
+    expect("xen_timer bind", timer.bind(vcpu, EventPort{10}));
+    expect("xen_timer bind", timer.bind(vcpu, EventPort{0}));
+    expect("xen_timer unbind", timer.unbind(vcpu));
+    expect("xen_timer save", timer.save(vcpu));
+    expect("xen_timer restore", timer.restore(vcpu, {.port = EventPort{10}}));
+    for (const auto& hypercall : {set_timer_op(start + 1), set_timer_op(0), set_singleshot(5),
+                                  stop_singleshot(), set_periodic(1'000'000), stop_periodic()}) {
+      const auto answer = timer.handle(vcpu, hypercall);
+      ASSERT_TRUE(answer);
+      EXPECT_EQ(answer->guest, xen_abi::Errno::noent);
+      expect("xen_timer handle", answer->host);
+    }
+    EXPECT_FALSE(timer.handle(vcpu, {.number = 17}));
+  }
+  EXPECT_EQ(vmm.copies, 0u);
+  run(1'000'000'000);
+  EXPECT_EQ(vmm.events, Events{});
 }
+
+TEST_F(Misuse, APortThatCannotBeIsEinvalAndTheOldOneStays) {
+  for (const std::uint32_t port : {0u, 4096u, 0xffff'ffffu}) {
+    const auto bound = timer.bind(vcpu0, EventPort{port});
+    ASSERT_FALSE(bound);
+    EXPECT_EQ(bound.error(), (vmm_base::Error{"xen_timer bind: port", EINVAL, port}));
+  }
+  EXPECT_EQ(timer.save(vcpu0).value().port, EventPort{10});
+  EXPECT_TRUE(timer.bind(vcpu0, EventPort{1}));
+  EXPECT_TRUE(timer.bind(vcpu0, EventPort{4095}));
+}
+
+TEST_F(Misuse, AGuestClockThatGoesBackIsSaidOnceAndTheDeadlineKept) {
+  EXPECT_EQ(call(set_singleshot(start + 10 * ms)), 0u);
+  EXPECT_EQ(call(set_periodic(start + 5 * ms, vcpu1)), 0u);
+  vmm.clocks.assign(vcpus, xen_clock::guest_time(start - 100 * ms));
+  backend.alarm().advance(Duration(10 * ms));
+  const auto expired = timer.expire();
+  ASSERT_FALSE(expired);
+  EXPECT_STREQ(expired.error().operation, "guest clock went backwards");
+  run(100 * ms + 10 * ms);  // it goes on from there, and nothing more is said
+  EXPECT_EQ(vmm.times, (Times{start + 5 * ms, start + 10 * ms}));
+}
+
+// --- a host that fails --------------------------------------------------------------------------
 
 TEST_F(HostErrors, AFailingAlarmIsTheVmmsAndNotTheGuests) {
   backend.alarm().fail_with(EMFILE);
@@ -76,6 +126,18 @@ TEST_F(HostErrors, AFailingAlarmIsTheVmmsAndNotTheGuests) {
     ASSERT_FALSE(answer->host);
     EXPECT_EQ(answer->host.error().code, EMFILE);
   }
+}
+
+TEST_F(HostErrors, TicksWhoseAlarmFailsAreSaidAndServedByTheNextExpire) {
+  backend.alarm().fail_with(EMFILE);
+  EXPECT_EQ(host_error(set_periodic(10 * ms)), EMFILE);  // and the first has come at once
+  for (GuestTime& clock : vmm.clocks) clock += Duration(25 * ms);
+  backend.alarm().advance(Duration(25 * ms));
+  EXPECT_EQ(timer.expire().error().code, EMFILE);
+  backend.alarm().fail_with(0);
+  EXPECT_TRUE(timer.expire());
+  run(5 * ms);
+  EXPECT_EQ(vmm.times, (Times{start, start + 25 * ms, start + 30 * ms}));
 }
 
 TEST_F(HostErrors, ADeadlineWhoseAlarmFailedIsServedByTheNextExpire) {

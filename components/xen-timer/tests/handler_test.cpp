@@ -37,8 +37,8 @@ TEST_P(EitherWidth, OtherHypercallsAreNotAnswered) {
 
 TEST_P(EitherWidth, OtherVcpuOpsAreNotAnswered) {
   for (std::uint32_t command = 0; command < 32; ++command) {
-    if (command == xen_abi::vcpuop::set_singleshot_timer ||
-        command == xen_abi::vcpuop::stop_singleshot_timer) {
+    if (command >= xen_abi::vcpuop::set_periodic_timer &&
+        command <= xen_abi::vcpuop::stop_singleshot_timer) {
       continue;
     }
     EXPECT_FALSE(timer.handle(vcpu0, vcpu_op(command, 0))) << command;
@@ -191,7 +191,7 @@ TEST_P(EitherWidth, TheLargestSignedValueNeverFires) {
 TEST_P(EitherWidth, SingleshotHasNoClampAt2To50) {
   for (const std::int64_t ahead : {(1ll << 50) - 1, 1ll << 50, 1ll << 60}) {
     EXPECT_EQ(call(set_singleshot(static_cast<std::uint64_t>(start + ahead))), 0u);
-    EXPECT_EQ((backend.alarm().due() - backend.alarm().now()).count(), ahead);
+    EXPECT_EQ(timer.save(vcpu0).value().deadline, xen_clock::guest_time(start + ahead));
     EXPECT_EQ(call(stop_singleshot()), 0u);
     EXPECT_TRUE(timer.expire());  // lets go of the alarm
   }

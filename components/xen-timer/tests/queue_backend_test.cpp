@@ -23,6 +23,7 @@ using xen_clock::HostTime;
 static_assert(Backend<VirtualBackend>);
 
 constexpr EventPort port{1};
+Result<void> no_event(XenVcpuId, EventPort) { return vmm_base::success(); }
 
 // A back end, the guests' clock apart from the host's, and what has fired.
 struct Queue : testing::Test {
@@ -32,20 +33,27 @@ struct Queue : testing::Test {
   std::vector<std::uint32_t> fired;
   unsigned reads = 0;  // of the guest's clock
 
-  void arm(std::uint32_t vcpu, std::int64_t ahead) {
-    EXPECT_TRUE(backend.arm(XenVcpuId{vcpu}, port, guest_clock + Duration(ahead), guest_clock));
+  Queue() {
+    for (std::uint32_t vcpu = 0; vcpu < vcpus; ++vcpu) {
+      EXPECT_TRUE(backend.bind(
+          XenVcpuId{vcpu}, port, [this](XenVcpuId) { return guest_clock; }, no_event));
+    }
   }
-  void expire() {
-    EXPECT_TRUE(backend.expire(
+  void arm(std::uint32_t vcpu, std::int64_t ahead) {
+    EXPECT_TRUE(backend.arm(XenVcpuId{vcpu}, guest_clock + Duration(ahead), guest_clock));
+  }
+  Result<void> serve() {
+    return backend.expire(
         [this](XenVcpuId) {
           ++reads;
           return guest_clock;
         },
-        [this](XenVcpuId vcpu) {
+        [this](XenVcpuId vcpu, EventPort) {
           fired.push_back(vcpu.value);
           return Result<void>(vmm_base::success());
-        }));
+        });
   }
+  void expire() { EXPECT_TRUE(serve()); }
   // Moves the host's clock, and the guests' by `guest_ns`; wakes up if the alarm does.
   void advance(std::int64_t host_ns, std::int64_t guest_ns) {
     guest_clock += Duration(guest_ns);
@@ -100,12 +108,27 @@ TEST_F(Queue, ANewDeadlineIsPunctualAgainAfterAClockStoodStill) {
   EXPECT_EQ(ns_to_alarm(), 1000);
 }
 
-TEST_F(Queue, AClockSetFarBackIsReadOnceAMinute) {
+TEST_F(Queue, AClockThatWentBackIsReportedOnceAndWaitedFor) {
   arm(0, 5000);
   guest_clock -= Duration(std::chrono::hours(24 * 365));
-  advance(5000, 0);
-  EXPECT_EQ(ns_to_alarm(), 60'000'000'000);
+  backend.alarm().advance(Duration(5000));
+  const auto expired = serve();
+  ASSERT_FALSE(expired);  // once; then the clock goes on from there
+  EXPECT_EQ(expired.error(), (vmm_base::Error{"guest clock went backwards", EINVAL, 0}));
+  const auto year = Duration(std::chrono::hours(24 * 365)).count();
+  EXPECT_EQ(ns_to_alarm(), year + 5000 - (year + 5000) / 1024);
+  advance(ns_to_alarm(), 0);
   EXPECT_EQ(fired, Fired{});
+}
+
+TEST_F(Queue, AClockThatWentToTheBeginningOfTimeDoesNotKeepALongRunningHostAwake) {
+  backend.alarm().advance(Duration(std::chrono::hours(24 * 365)));
+  guest_clock = guest_time(std::int64_t{1} << 62);
+  arm(0, 5000);
+  guest_clock = GuestTime::min();
+  backend.alarm().advance(Duration(5000));
+  EXPECT_FALSE(serve());
+  EXPECT_GT(backend.alarm().due(), HostTime(Duration(std::int64_t{1} << 62)));
 }
 
 TEST_F(Queue, ClocksThatJumpBy2To32FireOnTheGuestsTime) {
@@ -117,12 +140,27 @@ TEST_F(Queue, ClocksThatJumpBy2To32FireOnTheGuestsTime) {
   EXPECT_EQ(fired, (Fired{0, 1}));
 }
 
-TEST_F(Queue, ADeadlineBeyondTheHostsTimeSetsNoAlarm) {
-  EXPECT_TRUE(backend.arm(XenVcpuId{0}, port, GuestTime::max(), GuestTime::min()));
-  EXPECT_EQ(backend.alarm().sets(), 0u);
+TEST_F(Queue, AClockThatJumpsBackBy2To32IsFollowed) {
+  arm(0, 1000);
+  guest_clock -= Duration(1ll << 32);
+  backend.alarm().advance(Duration(1000));
+  EXPECT_FALSE(serve());  // says so
+  for (int looks = 0; fired.empty(); ++looks) {
+    ASSERT_LT(looks, 10);
+    const std::int64_t ns = ns_to_alarm();
+    advance(ns, ns);
+  }
+  EXPECT_EQ(backend.alarm().now(), HostTime(Duration(1000 + (1ll << 32) + 1000)));
+}
+
+TEST_F(Queue, ADeadlineBeyondTheHostsTimeIsFarAhead) {
+  EXPECT_TRUE(backend.arm(XenVcpuId{0}, GuestTime::max(), GuestTime::min()));
+  EXPECT_GT(ns_to_alarm(), std::int64_t{1} << 62);
   expire();
   EXPECT_EQ(fired, Fired{});
 }
+
+TEST_F(Queue, AVirtualAlarmHasNoFd) { EXPECT_EQ(backend.fd(), -1); }
 
 // --- wake-ups -----------------------------------------------------------------------------------
 
@@ -188,7 +226,7 @@ TEST_F(Queue, ManyDueAtOnceFireOnceEachInTheirOrder) {
   EXPECT_EQ(backend.alarm().due(), HostTime::max());
 }
 
-TEST_F(Queue, OneExpireHasAtMostOneTurnAVcpu) {
+TEST_F(Queue, OneExpireHasAtMostOneTurnATimer) {
   // An alarm clock that runs on while it is served: everything is due again at once.
   arm(0, 1);
   arm(1, 1);
@@ -200,8 +238,8 @@ TEST_F(Queue, OneExpireHasAtMostOneTurnAVcpu) {
         backend.alarm().advance(Duration(std::chrono::seconds(100)));
         return guest_clock;
       },
-      [](XenVcpuId) { return Result<void>(vmm_base::success()); }));
-  EXPECT_LE(turns, vcpus);
+      [](XenVcpuId, EventPort) { return Result<void>(vmm_base::success()); }));
+  EXPECT_LE(turns, 2u);
   EXPECT_NE(backend.alarm().due(), HostTime::max());  // the rest is not forgotten
 }
 
@@ -210,7 +248,7 @@ TEST_F(Queue, RearmingFromTheEventIsServedByALaterExpire) {
   guest_clock += Duration(1000);
   backend.alarm().advance(Duration(1000));
   EXPECT_TRUE(backend.expire([this](XenVcpuId) { return guest_clock; },
-                             [this](XenVcpuId) {
+                             [this](XenVcpuId, EventPort) {
                                arm(7, 500);  // another vCPU's, from within
                                return Result<void>(vmm_base::success());
                              }));
@@ -225,6 +263,7 @@ struct SharedClockAlarm {
   HostTime now() { return HostTime(Duration(time->load())); }
   Result<void> set(HostTime) { return vmm_base::success(); }
   void clear() {}
+  int fd() { return -1; }
 };
 
 struct Threads : testing::Test {
@@ -232,21 +271,36 @@ struct Threads : testing::Test {
   std::atomic<std::int64_t> time = 1;
   QueueBackend<SharedClockAlarm> backend{SharedClockAlarm{&time}, vcpus};
 
+  Threads() {
+    for (std::uint32_t vcpu = 0; vcpu < vcpus; ++vcpu) {
+      EXPECT_TRUE(backend.bind(
+          XenVcpuId{vcpu}, port, [this](XenVcpuId) { return guest_now(); }, no_event));
+    }
+  }
   GuestTime guest_now() { return guest_time(time.load()); }
+  Result<void> bind(EventPort to) {
+    return backend.bind(
+        XenVcpuId{0}, to, [this](XenVcpuId) { return guest_now(); }, no_event);
+  }
+  Result<void> pause() {
+    return backend.pause([this](XenVcpuId) { return guest_now(); }, no_event);
+  }
 };
 
 // `call`, made while an event of vCPU 0 is being raised, returns only when it has been.
 void expect_to_wait_for_the_event(QueueBackend<SharedClockAlarm>& backend,
-                                  std::atomic<int64_t>& time,
+                                  std::atomic<int64_t>& time, bool tick,
                                   const std::function<Result<void>()>& call) {
   std::latch raising(1);
   std::atomic<bool> raised = false;
   std::atomic<bool> returned = false;
   const auto now = [&](XenVcpuId) { return guest_time(time.load()); };
-  ASSERT_TRUE(backend.arm(XenVcpuId{0}, port, guest_time(2), now({})));
+  const auto none = [](XenVcpuId, EventPort) { return Result<void>(vmm_base::success()); };
+  ASSERT_TRUE(tick ? backend.start_ticks(XenVcpuId{0}, Duration(2), now({}), none)
+                   : backend.arm(XenVcpuId{0}, guest_time(2), now({})));
   time = 2;
   std::thread waker([&] {
-    EXPECT_TRUE(backend.expire(now, [&](XenVcpuId) {
+    EXPECT_TRUE(backend.expire(now, [&](XenVcpuId, EventPort) {
       raising.count_down();
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
       EXPECT_FALSE(returned);
@@ -262,23 +316,73 @@ void expect_to_wait_for_the_event(QueueBackend<SharedClockAlarm>& backend,
 }
 
 TEST_F(Threads, CancelWaitsForAnEventThatIsBeingRaised) {
-  expect_to_wait_for_the_event(backend, time, [&] { return backend.cancel(XenVcpuId{0}); });
+  expect_to_wait_for_the_event(backend, time, false, [&] { return backend.cancel(XenVcpuId{0}); });
+}
+
+TEST_F(Threads, ArmWaitsForAnEventThatIsBeingRaised) {
+  expect_to_wait_for_the_event(
+      backend, time, false, [&] { return backend.arm(XenVcpuId{0}, guest_time(9), guest_now()); });
 }
 
 TEST_F(Threads, BindWaitsForAnEventThatIsBeingRaised) {
-  expect_to_wait_for_the_event(
-      backend, time, [&] { return backend.bind(XenVcpuId{0}, EventPort{0}, guest_now()); });
+  const auto unbind = [&] { return bind(EventPort{0}); };
+  expect_to_wait_for_the_event(backend, time, false, unbind);
+}
+
+TEST_F(Threads, BindWaitsForATickThatIsBeingRaised) {
+  const auto unbind = [&] { return bind(EventPort{0}); };
+  expect_to_wait_for_the_event(backend, time, true, unbind);
+}
+
+TEST_F(Threads, StoppingTicksWaitsForATickThatIsBeingRaised) {
+  expect_to_wait_for_the_event(backend, time, true,
+                               [&] { return backend.stop_ticks(XenVcpuId{0}); });
+}
+
+TEST_F(Threads, StartingTicksWaitsForATickThatIsBeingRaised) {
+  expect_to_wait_for_the_event(backend, time, true, [&] {
+    return backend.start_ticks(XenVcpuId{0}, Duration(100), guest_now(), [](XenVcpuId, EventPort) {
+      return Result<void>(vmm_base::success());
+    });
+  });
+}
+
+TEST_F(Threads, PauseWaitsForWhatIsBeingRaised) {
+  expect_to_wait_for_the_event(backend, time, false, [&] { return pause(); });
+  EXPECT_TRUE(backend.resume([&](XenVcpuId) { return guest_now(); }));
+  time = 0;
+  expect_to_wait_for_the_event(backend, time, true, [&] { return pause(); });
+}
+
+// A tick that comes at once is raised by whoever starts the ticks: another vCPU, for one.
+TEST_F(Threads, BindWaitsForATickThatAnotherVcpuIsRaising) {
+  time = 2;
+  std::latch raising(1);
+  std::atomic<bool> returned = false;
+  std::thread other([&] {
+    EXPECT_TRUE(
+        backend.start_ticks(XenVcpuId{0}, Duration(2), guest_now(), [&](XenVcpuId, EventPort to) {
+          EXPECT_EQ(to, port);
+          raising.count_down();
+          std::this_thread::sleep_for(std::chrono::milliseconds(20));
+          EXPECT_FALSE(returned);
+          return Result<void>(vmm_base::success());
+        }));
+  });
+  raising.wait();
+  EXPECT_TRUE(bind(EventPort{7}));
+  returned = true;
+  other.join();
 }
 
 TEST_F(Threads, AnotherVcpuIsNotHeldUpByAnEventThatIsBeingRaised) {
-  ASSERT_TRUE(backend.arm(XenVcpuId{0}, port, guest_time(2), guest_now()));
+  ASSERT_TRUE(backend.arm(XenVcpuId{0}, guest_time(2), guest_now()));
   time = 2;
   EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
-                             [&](XenVcpuId) {
+                             [&](XenVcpuId, EventPort) {
                                // It would hang here.
                                std::thread([&] {
-                                 EXPECT_TRUE(
-                                     backend.arm(XenVcpuId{1}, port, guest_time(9), guest_now()));
+                                 EXPECT_TRUE(backend.arm(XenVcpuId{1}, guest_time(9), guest_now()));
                                  EXPECT_TRUE(backend.cancel(XenVcpuId{1}));
                                }).join();
                                return Result<void>(vmm_base::success());
@@ -301,7 +405,7 @@ TEST_F(Threads, NoEventFollowsACancelAndNoneIsEarly) {
       const GuestTime due = now + Duration(i % 3);
       deadline[id] = due.time_since_epoch().count();
       armed[id] = true;
-      if (!backend.arm(vcpu, port, due, now)) ++unwanted;
+      if (!backend.arm(vcpu, due, now)) ++unwanted;
       if (i % 64 == 0) std::this_thread::yield();
       if (!backend.cancel(vcpu)) ++unwanted;
       armed[id] = false;
@@ -313,7 +417,7 @@ TEST_F(Threads, NoEventFollowsACancelAndNoneIsEarly) {
   while (running != 0) {
     ++time;
     EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
-                               [&](XenVcpuId vcpu) {
+                               [&](XenVcpuId vcpu, EventPort) {
                                  if (!armed[vcpu.value]) ++unwanted;
                                  if (deadline[vcpu.value] > time) ++early;
                                  return Result<void>(vmm_base::success());
@@ -331,7 +435,7 @@ TEST_F(Threads, NoDeadlineIsForgotten) {
   std::atomic<std::uint32_t> running = vcpus;
   const auto run_vcpu = [&](std::uint32_t id) {
     for (int i = 1; i <= rounds; ++i) {
-      EXPECT_TRUE(backend.arm(XenVcpuId{id}, port, guest_now() + Duration(i % 3), guest_now()));
+      EXPECT_TRUE(backend.arm(XenVcpuId{id}, guest_now() + Duration(i % 3), guest_now()));
       while (fired[id] < i) std::this_thread::yield();
     }
     --running;
@@ -341,7 +445,7 @@ TEST_F(Threads, NoDeadlineIsForgotten) {
   while (running != 0) {
     ++time;
     EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
-                               [&](XenVcpuId vcpu) {
+                               [&](XenVcpuId vcpu, EventPort) {
                                  ++fired[vcpu.value];
                                  return Result<void>(vmm_base::success());
                                }));

@@ -37,12 +37,19 @@ struct MsrsHeader {
   __u32 nmsrs;
   __u32 pad;
 };
-static_assert(sizeof(Cpuid2Header) == 8 && sizeof(MsrsHeader) == 8);
+struct IrqRoutingHeader {
+  __u32 nr;
+  __u32 flags;
+};
+static_assert(sizeof(Cpuid2Header) == 8 && sizeof(MsrsHeader) == 8 &&
+              sizeof(IrqRoutingHeader) == 8);
 }  // namespace kvm_ioctls
 
 #undef KVM_GET_SUPPORTED_CPUID
 #undef KVM_SET_CPUID2
 #undef KVM_SET_MSRS
+#undef KVM_SET_GSI_ROUTING
 #define KVM_GET_SUPPORTED_CPUID _IOWR(KVMIO, 0x05, ::kvm_ioctls::Cpuid2Header)
 #define KVM_SET_CPUID2 _IOW(KVMIO, 0x90, ::kvm_ioctls::Cpuid2Header)
 #define KVM_SET_MSRS _IOW(KVMIO, 0x89, ::kvm_ioctls::MsrsHeader)
+#define KVM_SET_GSI_ROUTING _IOW(KVMIO, 0x6a, ::kvm_ioctls::IrqRoutingHeader)

@@ -36,7 +36,8 @@ class Vcpu {
   // KVM_RUN. A signal, or request_exit(), is the exit Interrupted.
   [[nodiscard]] vmm_base::Result<Exit> run() noexcept {
     if (::ioctl(fd(), KVM_RUN, 0) < 0) {
-      if (errno == EINTR) return Exit(Interrupted{});
+      // EAGAIN: a vCPU that waited for INIT and SIPI was woken, by those as well.
+      if (errno == EINTR || errno == EAGAIN) return Exit(Interrupted{});
       return vmm_base::last_error("KVM_RUN", id_.value);
     }
     return decode_exit(*run_, run_.get_deleter().size);

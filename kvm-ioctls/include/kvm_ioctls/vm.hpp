@@ -3,7 +3,11 @@
 // A virtual machine: memory, interrupt controller, clock, vCPUs. Any thread may call.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <span>
+#include <vector>
 
 #include "kvm_ioctls/ioctl.hpp"
 #include "kvm_ioctls/uapi.hpp"
@@ -70,6 +74,39 @@ class Vm {
     return vmm_base::success();
   }
 
+  // KVM_SET_GSI_ROUTING: what each GSI does; replaces all routes, those of KVM_CREATE_IRQCHIP among
+  // them. EINVAL for a route that can't be, E2BIG for more than 4096.
+  [[nodiscard]] vmm_base::Result<void> set_gsi_routing(
+      std::span<const kvm_irq_routing_entry> entries) const {
+    std::vector<std::byte> buffer(sizeof(IrqRoutingHeader) + entries.size_bytes());
+    const IrqRoutingHeader header{static_cast<std::uint32_t>(entries.size()), 0};
+    std::memcpy(buffer.data(), &header, sizeof(header));
+    std::memcpy(buffer.data() + sizeof(header), entries.data(), entries.size_bytes());
+    VMM_CHECK(
+        ioctl(fd(), "KVM_SET_GSI_ROUTING", KVM_SET_GSI_ROUTING, buffer.data(), entries.size()));
+    return vmm_base::success();
+  }
+
+  // KVM_IRQFD: a signal of the eventfd is an interrupt on `gsi`, until it is unregistered or
+  // closed. EBUSY if it is registered already.
+  [[nodiscard]] vmm_base::Result<void> register_irqfd(int eventfd,
+                                                      std::uint32_t gsi) const noexcept {
+    return irqfd(eventfd, gsi, 0);
+  }
+  [[nodiscard]] vmm_base::Result<void> unregister_irqfd(int eventfd,
+                                                        std::uint32_t gsi) const noexcept {
+    return irqfd(eventfd, gsi, KVM_IRQFD_FLAG_DEASSIGN);
+  }
+
+  // KVM_IRQ_LINE: a pin of KVM_CREATE_IRQCHIP's, by GSI, goes high or low.
+  [[nodiscard]] vmm_base::Result<void> irq_line(std::uint32_t gsi, bool level) const noexcept {
+    kvm_irq_level line{};
+    line.irq = gsi;
+    line.level = level ? 1 : 0;
+    VMM_CHECK(ioctl(fd(), "KVM_IRQ_LINE", KVM_IRQ_LINE, &line, gsi));
+    return vmm_base::success();
+  }
+
   // KVM_SIGNAL_MSI: a message-signalled interrupt. Returns whether it was delivered; false if the
   // guest blocked it.
   [[nodiscard]] vmm_base::Result<bool> signal_msi(std::uint64_t address,
@@ -92,6 +129,13 @@ class Vm {
   [[nodiscard]] vmm_base::Result<void> set_clock(const kvm_clock_data& clock) const noexcept {
     VMM_CHECK(ioctl(fd(), "KVM_SET_CLOCK", KVM_SET_CLOCK, &clock, clock.clock));
     return vmm_base::success();
+  }
+
+  // KVM_GET_TSC_KHZ: the TSC frequency, kHz, of the vCPUs to come: the host's, unless it was set.
+  // Linux 5.18.
+  [[nodiscard]] vmm_base::Result<std::uint32_t> get_tsc_khz() const noexcept {
+    VMM_TRY(khz, KVM_IOCTLS_CALL(fd(), KVM_GET_TSC_KHZ, 0));
+    return static_cast<std::uint32_t>(khz);
   }
 
   // KVM_XEN_HVM_CONFIG: `flags` KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL and others of
@@ -136,6 +180,16 @@ class Vm {
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
 
  private:
+  [[nodiscard]] vmm_base::Result<void> irqfd(int eventfd, std::uint32_t gsi,
+                                             std::uint32_t flags) const noexcept {
+    kvm_irqfd irqfd{};
+    irqfd.fd = static_cast<std::uint32_t>(eventfd);
+    irqfd.gsi = gsi;
+    irqfd.flags = flags;
+    VMM_CHECK(ioctl(fd(), "KVM_IRQFD", KVM_IRQFD, &irqfd, gsi));
+    return vmm_base::success();
+  }
+
   vmm_base::UniqueFd fd_;
   std::size_t run_size_;
 };

@@ -19,6 +19,15 @@ inline constexpr std::uint16_t port_done = 0x508;    // 4 bytes: this vCPU is do
 inline constexpr std::uint32_t max_timers = 4096;
 inline constexpr std::uint32_t report_magic = 0x4d495458;  // "XTIM"
 
+inline constexpr std::uint32_t text_magic = 0x54584554;  // "TEXT"
+
+// What another guest leaves: lines of its own, likewise.
+struct TextReport {
+  std::uint32_t magic;
+  std::uint32_t length;  // of text, bytes
+  char text[16384];
+};
+
 // What a vCPU of the timer guest saw, kept up to date while it runs.
 struct TimerReport {
   std::uint32_t magic;

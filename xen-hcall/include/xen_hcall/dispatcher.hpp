@@ -24,7 +24,8 @@ concept Handler = requires(H& handler, XenVcpuId vcpu, const xen_abi::Hypercall&
   { handler.handle(vcpu, call) } -> std::same_as<std::optional<xen_abi::Answer>>;
 };
 
-// Keeps references to the handlers. Thread-safe if they are: it has no state of its own.
+// Keeps references to the handlers. Thread-safe if they are: it has no state of its own. A handler
+// itself, so that several can be one.
 template <Handler... Handlers>
 class Dispatcher {
  public:
@@ -34,13 +35,20 @@ class Dispatcher {
   // anything is decoded (xen/arch/x86/hvm/hypercall.c); -ENOSYS if nobody knows it.
   [[nodiscard]] xen_abi::Answer operator()(XenVcpuId vcpu, const xen_abi::Hypercall& call) const {
     if (call.cpl != 0) return {xen_abi::Errno::perm};
+    const std::optional<xen_abi::Answer> answer = handle(vcpu, call);
+    return answer ? *answer : xen_abi::Answer{xen_abi::Errno::nosys};
+  }
+
+  // The same without the last word: nullopt if no handler knows it.
+  [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
+                                                      const xen_abi::Hypercall& call) const {
     std::optional<xen_abi::Answer> answer;
     std::apply(
         [&](Handlers&... handlers) {
           (void)((answer = handlers.handle(vcpu, call)).has_value() || ...);
         },
         handlers_);
-    return answer ? *answer : xen_abi::Answer{xen_abi::Errno::nosys};
+    return answer;
   }
 
  private:

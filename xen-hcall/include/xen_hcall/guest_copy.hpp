@@ -5,6 +5,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -13,6 +14,14 @@
 #include "vmm_base/ids.hpp"
 
 namespace xen_hcall {
+
+using vmm_base::XenVcpuId;
+
+// Who made a call, and where its argument lies.
+struct Caller {
+  XenVcpuId vcpu;
+  std::uint64_t gva;
+};
 
 // All of `to` or `from`, at a virtual address of the calling vCPU's; false if any byte can't be
 // accessed.

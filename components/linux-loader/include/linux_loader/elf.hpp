@@ -11,12 +11,13 @@
 // No byte of the file is trusted, and the whole file is checked before guest memory is touched.
 #pragma once
 
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "linux_loader/guest_memory.hpp"
+#include "linux_loader/load_error.hpp"
 #include "vmm_base/guest_address.hpp"
 #include "vmm_base/result.hpp"
 
@@ -25,26 +26,6 @@ namespace linux_loader {
 struct Image {
   vmm_base::Gpa entry;  // e_entry, read as a physical address; lies within a segment.
   vmm_base::Gpa end;    // The first byte after the highest segment.
-};
-
-// Why a file was refused.
-struct LoadError {
-  const char* reason;    // "segments overlap": a literal, no capital, no full stop.
-  std::uint64_t offset;  // In the file, bytes: of the field at fault, or the end of a short file.
-};
-
-// Narrow contracts, as vmm_base::Result's.
-template <class T>
-using LoadResult =
-    boost::outcome_v2::basic_result<T, LoadError, boost::outcome_v2::policy::all_narrow>;
-
-// Guest RAM as the loader needs it. Both calls refuse a range that isn't wholly RAM. The loader
-// asks for no empty range and none that wraps, but `size` may be anything else the file claims.
-template <class M>
-concept GuestWriter = requires(M& memory, vmm_base::Gpa to, std::span<const std::byte> data,
-                               std::uint64_t size) {
-  { memory.write(to, data) } -> std::same_as<vmm_base::Result<void>>;
-  { memory.fill_zero(to, size) } -> std::same_as<vmm_base::Result<void>>;
 };
 
 // A file with more is refused; vmlinux has five or so.
@@ -66,8 +47,15 @@ struct Elf {
   std::vector<Segment> segments;  // In the file's order; no two overlap. Views into the file.
 };
 
+// Whether it starts as an ELF file does, of whatever kind.
+[[nodiscard]] bool is_elf(std::span<const std::byte> file) noexcept;
+
 // Checks the file and says where its segments go. Needs no guest.
 [[nodiscard]] LoadResult<Elf> parse_elf(std::span<const std::byte> file);
+
+// The same for a kernel that is entered at its PVH note (XEN_ELFNOTE_PHYS32_ENTRY, in a PT_NOTE),
+// so that `image.entry` is the note's, and e_entry isn't looked at. Such a kernel lies below 4 GiB.
+[[nodiscard]] LoadResult<Elf> parse_pvh_elf(std::span<const std::byte> file);
 
 // Writes the segments to guest memory. Where an error comes from the file, memory is untouched;
 // where the memory refuses a segment, that one and those before it may have been written.

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "vmm_base/ids.hpp"
+#include "xen_abi/domain.hpp"
 
 namespace xen_abi {
 
@@ -20,6 +21,10 @@ inline constexpr std::uint32_t event_ports_32 = 1024;
 
 namespace virq {
 inline constexpr std::uint32_t timer = 0;
+inline constexpr std::uint32_t debug = 1;
+inline constexpr std::uint32_t xenoprof = 7;
+inline constexpr std::uint32_t argo = 11;
+inline constexpr std::uint32_t xenpmu = 13;
 inline constexpr std::uint32_t count = 24;
 }  // namespace virq
 
@@ -40,6 +45,20 @@ inline constexpr std::uint32_t expand_array = 12;
 inline constexpr std::uint32_t set_priority = 13;
 }  // namespace evtchnop
 
+struct EvtchnAllocUnbound {
+  DomainId dom;
+  DomainId remote_dom;
+  std::uint32_t port;  // Out.
+};
+static_assert(sizeof(EvtchnAllocUnbound) == 8);
+
+struct EvtchnBindInterdomain {
+  DomainId remote_dom;
+  std::uint32_t remote_port;
+  std::uint32_t local_port;  // Out.
+};
+static_assert(sizeof(EvtchnBindInterdomain) == 12);
+
 struct EvtchnBindVirq {
   std::uint32_t virq;
   std::uint32_t vcpu;
@@ -47,14 +66,72 @@ struct EvtchnBindVirq {
 };
 static_assert(sizeof(EvtchnBindVirq) == 12);
 
+struct EvtchnBindPirq {
+  std::uint32_t pirq;
+  std::uint32_t flags;
+  std::uint32_t port;  // Out.
+};
+static_assert(sizeof(EvtchnBindPirq) == 12);
+
+struct EvtchnBindIpi {
+  std::uint32_t vcpu;
+  std::uint32_t port;  // Out.
+};
+static_assert(sizeof(EvtchnBindIpi) == 8);
+
 struct EvtchnClose {
   std::uint32_t port;
 };
 static_assert(sizeof(EvtchnClose) == 4);
 
+struct EvtchnSend {
+  std::uint32_t port;
+};
+static_assert(sizeof(EvtchnSend) == 4);
+
+namespace evtchn_status {
+inline constexpr std::uint32_t closed = 0;
+inline constexpr std::uint32_t unbound = 1;
+inline constexpr std::uint32_t interdomain = 2;
+inline constexpr std::uint32_t pirq = 3;
+inline constexpr std::uint32_t virq = 4;
+inline constexpr std::uint32_t ipi = 5;
+}  // namespace evtchn_status
+
+// All but dom and port is out.
+struct EvtchnStatus {
+  DomainId dom;
+  std::uint32_t port;
+  std::uint32_t status;  // evtchn_status
+  std::uint32_t vcpu;
+  union {
+    DomainId remote_dom;  // unbound, interdomain
+    std::uint32_t virq;   // virq
+  };
+  std::uint32_t remote_port;  // interdomain
+};
+static_assert(sizeof(EvtchnStatus) == 24);
+
+struct EvtchnBindVcpu {
+  std::uint32_t port;
+  std::uint32_t vcpu;
+};
+static_assert(sizeof(EvtchnBindVcpu) == 8);
+
 struct EvtchnUnmask {
   std::uint32_t port;
 };
 static_assert(sizeof(EvtchnUnmask) == 4);
+
+struct EvtchnReset {
+  DomainId dom;
+};
+static_assert(sizeof(EvtchnReset) == 2);
+
+struct EvtchnSetPriority {
+  std::uint32_t port;
+  std::uint32_t priority;
+};
+static_assert(sizeof(EvtchnSetPriority) == 8);
 
 }  // namespace xen_abi

@@ -53,4 +53,54 @@ struct RegisterVcpuInfo {
 };
 static_assert(sizeof(RegisterVcpuInfo) == 16);
 
+// Argument of the four register_…_area ops. A memory area is where the calling vCPU sees it, a
+// phys area a guest physical address. 8 bytes; of a 32-bit caller's memory area only 4 are read.
+struct RegisterArea {
+  std::uint64_t address;
+};
+static_assert(sizeof(RegisterArea) == 8);
+inline constexpr std::uint64_t no_phys_area = ~std::uint64_t{0};  // Takes the area away.
+
+// How long a vCPU has been in each state; 48 bytes, 44 for 32 bits.
+struct RunstateInfo {
+  std::int32_t state;              // running 0, runnable 1, blocked 2, offline 3
+  std::uint64_t state_entry_time;  // Guest system time, ns.
+  std::uint64_t time[4];           // ns in each state.
+};
+static_assert(sizeof(RunstateInfo) == 48);
+struct [[gnu::packed]] RunstateInfo32 {
+  std::int32_t state;
+  std::uint64_t state_entry_time;
+  std::uint64_t time[4];
+};
+static_assert(sizeof(RunstateInfo32) == 44);
+
+// Argument of initialise, from xen/include/public/hvm/hvm_vcpu.h; the same for both widths.
+struct VcpuHvmX86_32 {
+  std::uint32_t eax, ecx, edx, ebx, esp, ebp, esi, edi, eip, eflags;
+  std::uint32_t cr0, cr3, cr4, pad1;
+  std::uint64_t efer;
+  std::uint32_t cs_base, ds_base, ss_base, es_base, tr_base;
+  std::uint32_t cs_limit, ds_limit, ss_limit, es_limit, tr_limit;
+  std::uint16_t cs_ar, ds_ar, ss_ar, es_ar, tr_ar;
+  std::uint16_t pad2[3];
+};
+static_assert(sizeof(VcpuHvmX86_32) == 120);
+struct VcpuHvmX86_64 {
+  std::uint64_t rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, rip, rflags;
+  std::uint64_t cr0, cr3, cr4, efer;
+};
+static_assert(sizeof(VcpuHvmX86_64) == 112);
+struct VcpuHvmContext {
+  static constexpr std::uint32_t mode_32 = 0;
+  static constexpr std::uint32_t mode_64 = 1;
+  std::uint32_t mode;
+  std::uint32_t pad;
+  union {
+    VcpuHvmX86_32 x86_32;
+    VcpuHvmX86_64 x86_64;
+  };
+};
+static_assert(sizeof(VcpuHvmContext) == 128);
+
 }  // namespace xen_abi

@@ -4,7 +4,7 @@
 // way from the host's TSC to the guest's. Pure functions, and a reader of the shared page.
 #pragma once
 
-#include <atomic>
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -23,11 +23,40 @@ struct TscMap {
   std::uint64_t ratio = 1;         // Guest frequency / host frequency, fixed point.
   std::uint8_t fraction_bits = 0;  // 48 on Intel, 32 on AMD; 0 if not scaled.
 
+  [[nodiscard]] constexpr std::uint64_t scale(std::uint64_t host_cycles) const noexcept {
+    return static_cast<std::uint64_t>(static_cast<Uint128>(host_cycles) * ratio >> fraction_bits);
+  }
   [[nodiscard]] constexpr std::uint64_t guest_tsc(std::uint64_t host_tsc) const noexcept {
-    const auto scaled = static_cast<Uint128>(host_tsc) * ratio >> fraction_bits;
-    return static_cast<std::uint64_t>(scaled) + offset;
+    return scale(host_tsc) + offset;
   }
 };
+
+// Fraction bits of a processor's TSC multiplier: VMX's and SVM's.
+inline constexpr std::uint8_t vmx_tsc_fraction_bits = 48;
+inline constexpr std::uint8_t svm_tsc_fraction_bits = 32;
+
+// The map of a vCPU to which KVM gave `guest_khz`, with the ratio that KVM reckons; not scaled
+// where KVM doesn't, which is up to its module parameter tsc_tolerance_ppm. arch/x86/kvm/x86.c,
+// kvm_set_tsc_khz().
+constexpr TscMap tsc_map(std::uint32_t guest_khz, std::uint32_t host_khz,
+                         std::uint8_t fraction_bits, std::uint64_t offset,
+                         std::uint32_t tolerance_ppm = 250) noexcept {
+  constexpr std::uint64_t million = 1'000'000;
+  const std::uint64_t host = host_khz;
+  const std::uint64_t low = host * (million - std::min<std::uint64_t>(tolerance_ppm, million));
+  const std::uint64_t high = host * (million + tolerance_ppm);
+  if (guest_khz >= low / million && guest_khz <= high / million) return {.offset = offset};
+  if (host_khz == 0) return {.offset = offset};
+  const Uint128 ratio = (static_cast<Uint128>(guest_khz) << fraction_bits) / host_khz;
+  return {
+      .offset = offset, .ratio = static_cast<std::uint64_t>(ratio), .fraction_bits = fraction_bits};
+}
+
+// The host's TSC, read after every load before it in the program.
+inline std::uint64_t host_tsc() noexcept {
+  __builtin_ia32_lfence();
+  return __builtin_ia32_rdtsc();
+}
 
 // TSC cycles in ns by a pvclock's multiplier (a 0.32 fraction) and shift, rounded down as every
 // guest does. Xen's scale_delta().

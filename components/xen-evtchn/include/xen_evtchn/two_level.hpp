@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Raising a 2-level event channel by hand, for kernels that don't do it (KVM_XEN_HVM_EVTCHN_SEND,
-// Linux 5.19). The steps and their order are those of arch/x86/kvm/xen.c.
+// Raising and unmasking a 2-level event channel by hand, for kernels that don't do it
+// (KVM_XEN_HVM_EVTCHN_SEND, Linux 5.19). The steps and their order are those of arch/x86/kvm/xen.c.
 #pragma once
 
 #include <cstddef>
@@ -44,6 +44,21 @@ Raised raise(xen_abi::SharedInfo<Word>& shared, xen_abi::VcpuInfo<Word>& info,
   }
   __atomic_store_n(&info.upcall_pending, std::uint8_t{1}, __ATOMIC_SEQ_CST);
   return Raised::upcall;
+}
+
+// Unmasks `port`. True if it had been masked and pending: then it is pending no more, and is to be
+// raised anew, by whatever raises it otherwise, for whoever made it pending left it to the mask.
+template <class Word>
+bool unmask(xen_abi::SharedInfo<Word>& shared, xen_abi::EventPort port) noexcept {
+  constexpr unsigned bits = 8 * sizeof(Word);
+  if (port.value == 0 || port.value >= bits * bits) return false;
+  const unsigned word = port.value / bits;
+  const Word bit = Word{1} << (port.value % bits);
+  const Word others = static_cast<Word>(~bit);
+  if ((__atomic_fetch_and(&shared.evtchn_mask[word], others, __ATOMIC_SEQ_CST) & bit) == 0) {
+    return false;
+  }
+  return (__atomic_fetch_and(&shared.evtchn_pending[word], others, __ATOMIC_SEQ_CST) & bit) != 0;
 }
 
 }  // namespace xen_evtchn

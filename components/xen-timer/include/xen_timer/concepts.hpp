@@ -5,6 +5,8 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <span>
 
 #include "vmm_base/guest_address.hpp"
@@ -19,13 +21,15 @@ using vmm_base::Gva;
 using vmm_base::Result;
 using vmm_base::XenVcpuId;
 using xen_abi::EventPort;
+using xen_clock::Duration;
 using xen_clock::GuestTime;
 
 // copy_from_guest: reads all of `to` at a virtual address of this vCPU's, called on its own thread;
 //   false if any byte can't be read.
 // guest_now: what this vCPU's Xen clock reads now; any thread.
 // raise_event: marks the port pending and lets the guest know; any thread. It must not wait for a
-//   vCPU: a vCPU that cancels its timer may be waiting for it.
+//   vCPU: a vCPU that cancels its timer may be waiting for it. An error says that it isn't pending:
+//   it is tried again, ever more rarely, until it is or the guest wants it no more.
 template <class V>
 concept Vmm = requires(V& vmm, XenVcpuId vcpu, Gva from, std::span<std::byte> to, EventPort port) {
   { vmm.copy_from_guest(vcpu, from, to) } -> std::same_as<bool>;
@@ -33,16 +37,52 @@ concept Vmm = requires(V& vmm, XenVcpuId vcpu, Gva from, std::span<std::byte> to
   { vmm.raise_event(vcpu, port) } -> std::same_as<Result<void>>;
 };
 
-// One deadline a vCPU. Each call is made on that vCPU's own thread.
-// arm: replaces what was armed; `now` is the guest's clock just read, `port` 0 while none is bound.
-// cancel: when it has returned, no event of the old deadline follows.
-// bind: VIRQ_TIMER of this vCPU moves from one port to another (0: none); an armed deadline stays.
-//   When it has returned, no event reaches the old port.
+// What a vCPU's timers are waiting for.
+struct Armed {
+  std::optional<GuestTime> deadline{};  // of the single-shot timer
+  Duration period{};                    // of the periodic timer; 0: stopped
+  GuestTime last_tick{};                // when it was last due; kept while it is stopped
+};
+
+// The two timers of each vCPU. An error is a host's; nothing is lost by it: the deadline is kept
+// and served late.
+//
+// On the vCPU's own thread, or on any while it doesn't run:
+//   arm: replaces the single shot's deadline; `now` is the guest's clock just read.
+//   cancel: when it has returned, no event of the old deadline follows.
+//   keep: as arm, but leaves it to expire() whatever happens: for an event that couldn't be raised,
+//     or can't be yet.
+//   bind: VIRQ_TIMER moves to another port, 0 for none; an armed deadline goes with it. When it has
+//     returned, no event reaches the old port.
+//   hand_over: from now on a timer in the kernel may have the single shot's deadlines, or may not.
+//   armed: what is still to come.
+// On any thread:
+//   start_ticks, stop_ticks: the periodic timer.
+//   port: where VIRQ_TIMER is bound.
+//   expire: serves what is due; one thread at a time.
+//   fd: readable when expire() has something to do.
+// While no vCPU runs:
+//   pause, resume: no event in between. resume() reads the guests' clocks anew.
+// `now` reads a guest's clock, `fire` raises an event.
 template <class B>
-concept Backend = requires(B& backend, XenVcpuId vcpu, EventPort port, GuestTime time) {
-  { backend.arm(vcpu, port, time, time) } -> std::same_as<Result<void>>;
+concept Backend = requires(B& backend, XenVcpuId vcpu, EventPort port, GuestTime time, Duration ns,
+                           GuestTime (*now)(XenVcpuId),
+                           Result<void> (*fire)(XenVcpuId, EventPort)) {
+  { backend.vcpu_count() } -> std::same_as<std::uint32_t>;
+  { backend.port(vcpu) } -> std::same_as<EventPort>;
+  { backend.arm(vcpu, time, time) } -> std::same_as<Result<void>>;
   { backend.cancel(vcpu) } -> std::same_as<Result<void>>;
-  { backend.bind(vcpu, port, time) } -> std::same_as<Result<void>>;
+  { backend.keep(vcpu, time, time) } -> std::same_as<Result<void>>;
+  { backend.bind(vcpu, port, now, fire) } -> std::same_as<Result<void>>;
+  { backend.hand_over(vcpu, true, now, fire) } -> std::same_as<Result<void>>;
+  { backend.armed(vcpu) } -> std::same_as<Result<Armed>>;
+  { backend.start_ticks(vcpu, ns, time, fire) } -> std::same_as<Result<void>>;
+  { backend.restore_ticks(vcpu, ns, time, time) } -> std::same_as<Result<void>>;
+  { backend.stop_ticks(vcpu) } -> std::same_as<Result<void>>;
+  { backend.expire(now, fire) } -> std::same_as<Result<void>>;
+  { backend.pause(now, fire) } -> std::same_as<Result<void>>;
+  { backend.resume(now) } -> std::same_as<Result<void>>;
+  { backend.fd() } -> std::same_as<int>;
 };
 
 }  // namespace xen_timer

@@ -37,4 +37,16 @@ constexpr std::optional<xen_clock::GuestTime> set_timer_op_deadline(
   return deadline;
 }
 
+// VCPUOP_set_periodic_timer: 1 ms to STIME_DELTA_MAX (xen/common/domain.c).
+constexpr bool is_period(std::uint64_t ns) noexcept {
+  return ns >= 1'000'000 && ns <= (std::uint64_t{1} << 62) - 1;
+}
+
+// The last tick that is due at `now`, which `due`, itself a tick, isn't later than. Ticks are
+// `period` apart however late the one before was served: those missed meanwhile are one.
+constexpr xen_clock::GuestTime last_tick(xen_clock::GuestTime due, xen_clock::Duration period,
+                                         xen_clock::GuestTime now) noexcept {
+  return due + (now - due) / period * period;
+}
+
 }  // namespace xen_timer

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Deadlines that KVM's own timer of the vCPU keeps, through KVM_XEN_VCPU_ATTR_TYPE_TIMER: as
+// Single shots that KVM's own timer of the vCPU keeps, through KVM_XEN_VCPU_ATTR_TYPE_TIMER: as
 // punctual as the kernel, with the hypercall served here. Needs Linux 7.3, for an older kernel that
-// has been given the port answers the hypercalls itself.
+// has been given the port answers the hypercalls itself. Everything else is on one timerfd.
 #pragma once
 
 #include <concepts>
 #include <cstdint>
 #include <optional>
-#include <vector>
 
 #include "xen_timer/concepts.hpp"
+#include "xen_timer/timerfd_backend.hpp"
 
 namespace xen_timer {
 
-// set_timer: KVM_XEN_VCPU_SET_ATTR of the port and the deadline, none to disarm, on the vCPU's
+// set_timer: KVM_XEN_VCPU_SET_ATTR of the port and the deadline, none to disarm; on the vCPU's
 // thread. timer: the deadline that KVM_XEN_VCPU_GET_ATTR tells, none if it isn't armed.
 template <class K>
 concept KernelTimer = requires(K& kernel, XenVcpuId vcpu, EventPort port,
@@ -24,52 +24,43 @@ concept KernelTimer = requires(K& kernel, XenVcpuId vcpu, EventPort port,
 };
 
 template <KernelTimer K>
-class DelegatedBackend {
+class DelegatedPath {
  public:
-  DelegatedBackend(K& kernel, std::uint32_t vcpu_count) : kernel_(kernel), slots_(vcpu_count) {}
+  static constexpr Duration horizon = Duration::max();
 
+  explicit DelegatedPath(K& kernel) noexcept : kernel_(&kernel) {}
+
+  Result<void> bind(XenVcpuId vcpu, EventPort port) {
+    return kernel_->set_timer(vcpu, port, std::nullopt);
+  }
   Result<void> arm(XenVcpuId vcpu, EventPort port, GuestTime deadline, GuestTime /*now*/) {
-    // Without a port the kernel has no timer: keep the deadline until one is bound.
-    if (port == EventPort{}) {
-      slots_[vcpu.value].unbound_deadline = deadline;
-      return vmm_base::success();
-    }
-    VMM_CHECK(kernel_.set_timer(vcpu, port, deadline));
-    slots_[vcpu.value].port = port;  // The bind may have failed; cancel() must find the timer.
-    return vmm_base::success();
+    // 0 would disarm; 1 ns has long passed.
+    return kernel_->set_timer(vcpu, port, std::max(deadline, xen_clock::guest_time(1)));
   }
-
-  Result<void> cancel(XenVcpuId vcpu) {
-    Slot& slot = slots_[vcpu.value];
-    slot.unbound_deadline.reset();
-    if (slot.port == EventPort{}) return vmm_base::success();
-    return kernel_.set_timer(vcpu, slot.port, std::nullopt);
+  Result<void> cancel(XenVcpuId vcpu, EventPort port) {
+    return kernel_->set_timer(vcpu, port, std::nullopt);
   }
+  // Without a port the kernel answers no timer call: else it would arm its own beside ours.
+  Result<void> park(XenVcpuId vcpu) { return kernel_->set_timer(vcpu, EventPort{}, std::nullopt); }
+  Result<std::optional<GuestTime>> armed(XenVcpuId vcpu) { return kernel_->timer(vcpu); }
 
-  // Setting the port stops the kernel's timer, so the deadline is carried over. One that passed
-  // while no port was bound has been lost, as in Xen.
-  Result<void> bind(XenVcpuId vcpu, EventPort port, GuestTime now) {
-    Slot& slot = slots_[vcpu.value];
-    std::optional<GuestTime> deadline = slot.unbound_deadline;
-    if (slot.port != EventPort{}) {
-      VMM_TRY(armed, kernel_.timer(vcpu));
-      deadline = armed;
-    } else if (deadline && *deadline < now) {
-      deadline.reset();
-    }
-    VMM_CHECK(kernel_.set_timer(vcpu, port, port == EventPort{} ? std::nullopt : deadline));
-    slot.port = port;
-    slot.unbound_deadline = port == EventPort{} ? deadline : std::nullopt;
-    return vmm_base::success();
+ private:
+  K* kernel_;
+};
+
+template <KernelTimer K>
+class DelegatedBackend : public QueueBackend<TimerfdAlarm, DelegatedPath<K>> {
+ public:
+  // `kernel` must outlive it. Errors of TimerfdAlarm::create().
+  static Result<DelegatedBackend> create(K& kernel, std::uint32_t vcpu_count) {
+    VMM_TRY(alarm, TimerfdAlarm::create());
+    return DelegatedBackend(std::move(alarm), vcpu_count, DelegatedPath<K>(kernel));
   }
 
  private:
-  struct Slot {
-    EventPort port{};
-    std::optional<GuestTime> unbound_deadline{};
-  };
-  K& kernel_;
-  std::vector<Slot> slots_;  // by Xen vCPU id; each used by its own vCPU's thread only
+  using Base = QueueBackend<TimerfdAlarm, DelegatedPath<K>>;
+  DelegatedBackend(TimerfdAlarm alarm, std::uint32_t vcpu_count, DelegatedPath<K> path)
+      : Base(std::move(alarm), vcpu_count, std::move(path)) {}
 };
 
 }  // namespace xen_timer

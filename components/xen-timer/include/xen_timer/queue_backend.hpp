@@ -1,150 +1,497 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The back ends that keep deadlines in userspace: many vCPUs, one wake-up. What wakes is the
-// Alarm's business: a timerfd (timerfd_backend.hpp), or a test that moves time by hand
-// (virtual_backend.hpp).
+// The back end that keeps deadlines in userspace: many vCPUs, one wake-up. What wakes is the
+// Alarm's business: a timerfd (timerfd_backend.hpp), a test that moves time by hand
+// (virtual_backend.hpp), or the timer of your event loop. A KernelPath beside it raises events of
+// single shots with no thread waking (irqfd_backend.hpp, delegated_backend.hpp); what it can't or
+// may not have stays here.
 //
 // vCPU threads arm and cancel while one other thread calls expire(). The lock is never held across
-// a call out; instead, a vCPU whose deadline is just being served waits for that to end before it
-// arms or cancels, so that no event of an old deadline follows.
+// a call out; instead, a timer that is just being served is waited for before it is armed or
+// cancelled, so that no event of an old deadline follows.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
 #include <concepts>
 #include <condition_variable>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <vector>
 
 #include "xen_timer/concepts.hpp"
+#include "xen_timer/deadline.hpp"
 #include "xen_timer/timer_queue.hpp"
 
 namespace xen_timer {
 
 // now: the host's clock. set: be readable from then on, HostTime::max() for never. clear: be no
-// longer readable for what has passed.
+// longer readable for what has passed. fd: what is readable, -1 if that isn't a file descriptor.
 template <class A>
 concept Alarm = requires(A& alarm, xen_clock::HostTime due) {
   { alarm.now() } -> std::same_as<xen_clock::HostTime>;
   { alarm.set(due) } -> std::same_as<Result<void>>;
   {alarm.clear()};
+  { alarm.fd() } -> std::same_as<int>;
 };
 
-template <Alarm A>
+// A timer in the kernel for each vCPU's single shot. Calls for one vCPU never overlap; all but bind
+// are made only while a port is bound. No event of an old deadline follows any but armed.
+// horizon: how far ahead a deadline may be; max() for any. Where it isn't max(), expire()'s thread
+//   arms, too, once a deadline has come that near.
+// bind: the port that the event goes to, 0 for none; stops the timer.
+// arm, cancel: the guest's call has been served so.
+// park: stops the timer, as its deadline is kept elsewhere; the guest's next call must come to us.
+// armed: the deadline, none if it has fired.
+template <class P>
+concept KernelPath = requires(P& path, XenVcpuId vcpu, EventPort port, GuestTime time) {
+  { P::horizon } -> std::convertible_to<Duration>;
+  { path.bind(vcpu, port) } -> std::same_as<Result<void>>;
+  { path.arm(vcpu, port, time, time) } -> std::same_as<Result<void>>;
+  { path.cancel(vcpu, port) } -> std::same_as<Result<void>>;
+  { path.park(vcpu) } -> std::same_as<Result<void>>;
+  { path.armed(vcpu) } -> std::same_as<Result<std::optional<GuestTime>>>;
+};
+
+struct NoKernelPath {
+  // Nothing is given to it. Deadlines that are further ahead than this are looked at again before.
+  static constexpr Duration horizon = std::chrono::milliseconds(125);
+  static Result<void> bind(XenVcpuId, EventPort) { return vmm_base::success(); }
+  static Result<void> arm(XenVcpuId, EventPort, GuestTime, GuestTime) {
+    return vmm_base::success();
+  }
+  static Result<void> cancel(XenVcpuId, EventPort) { return vmm_base::success(); }
+  static Result<void> park(XenVcpuId) { return vmm_base::success(); }
+  static Result<std::optional<GuestTime>> armed(XenVcpuId) { return std::optional<GuestTime>{}; }
+};
+
+template <Alarm A, KernelPath P = NoKernelPath>
 class QueueBackend {
+  static constexpr bool has_path = !std::same_as<P, NoKernelPath>;
+  static constexpr bool can_promote = has_path && P::horizon != Duration::max();
+
  public:
-  QueueBackend(A alarm, std::uint32_t vcpu_count)
-      : state_(std::make_unique<State>(std::move(alarm), vcpu_count)) {}
+  QueueBackend(A alarm, std::uint32_t vcpu_count, P path = {})
+      : state_(std::make_unique<State>(std::move(alarm), std::move(path), vcpu_count)) {}
 
-  // Error: the alarm couldn't be set. The deadline is kept all the same, and served late, by the
-  // next expire().
-  Result<void> arm(XenVcpuId vcpu, EventPort /*port*/, GuestTime deadline, GuestTime now) {
-    State& s = *state_;
-    std::unique_lock lock(s.mutex);
-    Slot& slot = s.wait_until_idle(lock, vcpu);
-    slot.deadline = deadline;
-    slot.rechecks = 0;
-    const auto due = xen_clock::host_due(s.alarm.now(), now, deadline);
-    s.queue.set(vcpu.value, due);
-    // An alarm that is set for earlier does for this one, too.
-    return due < s.alarm_due ? s.set_alarm(due) : vmm_base::success();
+  [[nodiscard]] std::uint32_t vcpu_count() const noexcept { return state_->count(); }
+  [[nodiscard]] EventPort port(XenVcpuId vcpu) const noexcept {
+    return EventPort{state_->vcpus[vcpu.value].port.load(std::memory_order_acquire)};
   }
 
-  // The alarm is left as it is: re-arming is what mostly follows.
+  // --- the single shot: on the vCPU's thread, or while it doesn't run ---
+
+  Result<void> arm(XenVcpuId vcpu, GuestTime deadline, GuestTime now) {
+    if (!in_kernel(vcpu)) return keep(vcpu, deadline, now);
+    (void)take(vcpu);
+    const bool offer = !state_->paused && xen_clock::time_left(now, deadline) <= P::horizon;
+    Result<void> given = vmm_base::success();
+    if (offer) {
+      given = give(vcpu, deadline, now);
+      if (given) return given;
+    }
+    return first_error(given, put(vcpu, deadline, now, !offer));
+  }
+
   Result<void> cancel(XenVcpuId vcpu) {
+    (void)take(vcpu);
+    if (!in_kernel(vcpu)) return vmm_base::success();
+    state_->vcpus[vcpu.value].given = false;
+    return state_->path.cancel(vcpu, port(vcpu));
+  }
+
+  Result<void> keep(XenVcpuId vcpu, GuestTime deadline, GuestTime now) {
+    return put(vcpu, deadline, now, false);
+  }
+
+  template <std::invocable<XenVcpuId> Now, std::invocable<XenVcpuId, EventPort> Fire>
+  Result<void> bind(XenVcpuId vcpu, EventPort to, Now&& guest_now, Fire&& fire) {
+    return move(vcpu, to, state_->vcpus[vcpu.value].may_give, guest_now, fire);
+  }
+
+  // Whether the kernel path may have this vCPU's single shots; at first it may. An armed deadline
+  // goes over. ENOTSUP, operand the vCPU: there is no such path.
+  template <std::invocable<XenVcpuId> Now, std::invocable<XenVcpuId, EventPort> Fire>
+  Result<void> hand_over(XenVcpuId vcpu, bool to_kernel, Now&& guest_now, Fire&& fire) {
+    if (to_kernel && !has_path) {
+      return vmm_base::Error{"xen_timer hand_over: no timer in the kernel", ENOTSUP, vcpu.value};
+    }
+    return move(vcpu, port(vcpu), to_kernel, guest_now, fire);
+  }
+
+  [[nodiscard]] Result<Armed> armed(XenVcpuId vcpu) {
+    State& s = *state_;
+    Armed found;
+    std::unique_lock lock(s.mutex);
+    const Timer& single = s.wait_until_idle(lock, vcpu.value);
+    if (s.queue.contains(vcpu.value)) {
+      found.deadline = single.deadline;
+    } else if (in_kernel(vcpu)) {  // out of the queue: expire() leaves it alone
+      lock.unlock();
+      VMM_TRY(deadline, s.path.armed(vcpu));
+      found.deadline = deadline;
+      lock.lock();
+    }
+    const Timer& ticks = s.wait_until_idle(lock, s.ticks_of(vcpu));
+    found.period = ticks.period;
+    found.last_tick = ticks.last_tick;
+    return found;
+  }
+
+  // --- the periodic timer: on any thread ---
+
+  // As Xen's (xen/common/sched/core.c, vcpu_set_periodic_timer): the first tick is a period after
+  // the last there ever was, and where that has passed it comes now, before this returns.
+  template <std::invocable<XenVcpuId, EventPort> Fire>
+  Result<void> start_ticks(XenVcpuId vcpu, Duration period, GuestTime now, Fire&& fire) {
+    State& s = *state_;
+    const std::uint32_t id = s.ticks_of(vcpu);
+    std::unique_lock lock(s.mutex);
+    Timer& timer = s.wait_until_idle(lock, id);
+    timer.period = period;
+    timer.deadline = xen_clock::saturating_add(timer.last_tick, period);
+    Result<void> fired = vmm_base::success();
+    if (timer.deadline <= now) {
+      timer.deadline = now;
+      if (!s.paused) {
+        s.queue.remove(id);
+        timer.serving = true;
+        lock.unlock();
+        fired = fire_at(vcpu, fire);
+        lock.lock();
+        timer.serving = false;
+        if (fired) timer.tick(now);
+        s.idle.notify_all();
+      }
+    }
+    return first_error(fired, s.put_in(id, now));
+  }
+
+  // Goes on as armed() told; period 0 for a stopped one.
+  Result<void> restore_ticks(XenVcpuId vcpu, Duration period, GuestTime last_tick, GuestTime now) {
+    State& s = *state_;
+    const std::uint32_t id = s.ticks_of(vcpu);
+    std::unique_lock lock(s.mutex);
+    Timer& timer = s.wait_until_idle(lock, id);
+    s.queue.remove(id);
+    timer.period = period;
+    timer.last_tick = last_tick;
+    timer.deadline = xen_clock::saturating_add(last_tick, period);
+    return period == Duration{} ? vmm_base::success() : s.put_in(id, now);
+  }
+
+  Result<void> stop_ticks(XenVcpuId vcpu) {
     State& s = *state_;
     std::unique_lock lock(s.mutex);
-    s.wait_until_idle(lock, vcpu);
-    s.queue.remove(vcpu.value);
+    s.wait_until_idle(lock, s.ticks_of(vcpu)).period = {};
+    s.queue.remove(s.ticks_of(vcpu));
     return vmm_base::success();
   }
 
-  // The handler knows the port when it fires; only one that is just being raised is waited for.
-  Result<void> bind(XenVcpuId vcpu, EventPort, GuestTime) {
-    std::unique_lock lock(state_->mutex);
-    state_->wait_until_idle(lock, vcpu);
-    return vmm_base::success();
-  }
+  // --- what is due ---
 
-  // Serves what is due: `guest_now(vcpu)` tells whether it is, on the guest's own clock, and
-  // `fire(vcpu)` raises the event. One thread at a time. At most one turn a vCPU; what then is due
-  // again leaves the alarm readable.
-  template <std::invocable<XenVcpuId> Now, std::invocable<XenVcpuId> Fire>
+  // One turn for each timer that waits, at most; what then is due again leaves the alarm readable.
+  // Returns the first error met; the other timers are served all the same.
+  template <std::invocable<XenVcpuId> Now, std::invocable<XenVcpuId, EventPort> Fire>
   Result<void> expire(Now&& guest_now, Fire&& fire) {
     State& s = *state_;
-    Result<void> result = vmm_base::success();
     // First of all: an alarm set after this is not cleared, one set before is served below.
     s.alarm.clear();
+    Result<void> result = vmm_base::success();
     std::unique_lock lock(s.mutex);
-    for (std::size_t turns = s.slots.size(); turns > 0; --turns) {
-      if (s.queue.empty() || s.queue.first_due() > s.alarm.now()) break;
-      const XenVcpuId vcpu{s.queue.first()};
-      Slot& slot = s.slots[vcpu.value];
-      s.queue.remove(vcpu.value);
-      slot.serving = true;
-      const GuestTime deadline = slot.deadline;
+    if (s.paused) return result;
+    for (std::size_t turns = s.queue.size(); turns > 0; --turns) {
+      if (s.paused || s.next_due() > s.alarm.now()) break;
+      const std::uint32_t id = s.queue.first();
+      const XenVcpuId vcpu{id % s.count()};
+      Timer& timer = s.timers[id];
+      s.queue.remove(id);
+      timer.serving = true;
       lock.unlock();
       const GuestTime now = guest_now(vcpu);
-      Result<void> fired = now >= deadline ? fire(vcpu) : vmm_base::success();
+      Result<void> served = vmm_base::success();
+      bool over = false;
+      if (now >= timer.deadline) {
+        served = fire_at(vcpu, fire);
+        over = served.has_value();
+      } else if (can_promote && timer.for_path && in_kernel(vcpu) &&
+                 xen_clock::time_left(now, timer.deadline) <= P::horizon) {
+        served = give(vcpu, timer.deadline, now);
+        over = served.has_value();
+      }
+      if (served && now < timer.armed_at) {
+        served = vmm_base::Error{"guest clock went backwards", EINVAL, vcpu.value};
+      }
       lock.lock();
-      slot.serving = false;
-      if (now < deadline) {
-        s.queue.set(vcpu.value, s.alarm.now() + rest(slot, deadline, now));
+      timer.serving = false;
+      timer.armed_at = now;
+      if (over && timer.period != Duration{}) {
+        timer.tick(now);
+        // At the end of time, where a guest may put its clock, the next would be due at once, too.
+        s.queue.set(id, timer.deadline > now
+                            ? s.due(timer, now)
+                            : xen_clock::saturating_add(s.alarm.now(), timer.period));
+      } else if (!over) {
+        s.queue.set(id, xen_clock::saturating_add(s.alarm.now(), timer.wait(now)));
       }
       s.idle.notify_all();
-      if (!fired && result) result = fired;
+      result = first_error(result, served);
     }
-    Result<void> set =
-        s.set_alarm(s.queue.empty() ? xen_clock::HostTime::max() : s.queue.first_due());
-    return result ? set : result;
+    return first_error(result, s.paused ? vmm_base::success() : s.set_alarm(s.next_due()));
   }
 
   // Readable when expire() has something to do.
-  [[nodiscard]] int fd() const noexcept requires requires(const A& alarm) { alarm.fd(); }
-  { return state_->alarm.fd(); }
+  [[nodiscard]] int fd() noexcept { return state_->alarm.fd(); }
   // What wakes this back end; a test's way to its clock.
   [[nodiscard]] A& alarm() noexcept { return state_->alarm; }
 
+  // --- while no vCPU runs ---
+
+  // What the kernel path had is kept here meanwhile.
+  template <std::invocable<XenVcpuId> Now, std::invocable<XenVcpuId, EventPort> Fire>
+  Result<void> pause(Now&& guest_now, Fire&& fire) {
+    State& s = *state_;
+    {
+      std::unique_lock lock(s.mutex);
+      s.paused = true;
+      for (std::uint32_t id = 0; id < s.timers.size(); ++id) (void)s.wait_until_idle(lock, id);
+    }
+    Result<void> result = vmm_base::success();
+    for (std::uint32_t id = 0; id < s.count(); ++id) {
+      const XenVcpuId vcpu{id};
+      const bool armed = recall(vcpu, guest_now, fire, result);
+      const std::scoped_lock lock(s.mutex);
+      if (!armed) continue;
+      s.timers[id].for_path = true;
+      s.queue.set(id, xen_clock::HostTime::max());
+    }
+    const std::scoped_lock lock(s.mutex);
+    return first_error(result, s.set_alarm(xen_clock::HostTime::max()));
+  }
+
+  // What is overdue on the guest's clock by then comes once each, by the next expire(): if the
+  // clock stood still meanwhile, nothing is.
+  template <std::invocable<XenVcpuId> Now>
+  Result<void> resume(Now&& guest_now) {
+    State& s = *state_;
+    std::unique_lock lock(s.mutex);
+    for (std::uint32_t id = 0; id < s.timers.size(); ++id) {
+      if (!s.queue.contains(id)) continue;
+      lock.unlock();
+      const GuestTime now = guest_now(XenVcpuId{id % s.count()});
+      lock.lock();
+      (void)s.put_in(id, now);  // The alarm is set below.
+    }
+    s.paused = false;
+    Result<void> result = s.set_alarm(s.next_due());
+    for (std::uint32_t id = 0; has_path && id < s.count(); ++id) {
+      Timer& timer = s.wait_until_idle(lock, id);
+      if (!s.queue.contains(id) || !timer.for_path || timer.deadline <= timer.armed_at) continue;
+      s.queue.remove(id);
+      lock.unlock();
+      result = first_error(result, arm(XenVcpuId{id}, timer.deadline, timer.armed_at));
+      lock.lock();
+    }
+    return result;
+  }
+
  private:
-  struct Slot {
+  struct Timer {
+    // Served at its deadline, a periodic one: the next tick is a period after the last one due.
+    void tick(GuestTime now) noexcept {
+      last_tick = xen_timer::last_tick(deadline, period, now);
+      deadline = xen_clock::saturating_add(last_tick, period);
+      checks = 0;
+    }
+    // How long to wait after a look that was for nothing: a planned one, or the host's clock was
+    // ahead of the guest's, or the event couldn't be raised. The last two wait longer each time,
+    // for a guest can make its clock stand still by writing to its page, and must not keep us
+    // awake.
+    Duration wait(GuestTime now) noexcept {
+      const Duration rest = xen_clock::time_left(now, deadline);
+      if (rest > look_ahead) {
+        return xen_clock::check_due({}, now, deadline, look_ahead).time_since_epoch();
+      }
+      return std::max(rest, Duration(std::int64_t{1000} << std::min(checks++, 20u)));
+    }
+
     GuestTime deadline{};
-    std::uint32_t rechecks = 0;  // wake-ups that came before the guest's clock had reached it
-    bool serving = false;        // expire() has taken it out and is calling out
+    GuestTime armed_at{};      // the guest's clock when last read
+    Duration period{};         // 0: a single shot, or stopped
+    GuestTime last_tick{};     // Xen's periodic_last_event
+    std::uint32_t checks = 0;  // looks for nothing
+    bool for_path = false;     // waits here only until the kernel path may have it
+    bool serving = false;      // out of the queue, and a call out is being made for it
+  };
+
+  struct Vcpu {
+    std::atomic<std::uint32_t> port = 0;
+    // Used by whoever arms: the vCPU's thread, or expire()'s while the timer is being served.
+    bool may_give = has_path;
+    bool given = false;  // The path has a deadline, unless that has passed; it is the Timer's, too.
   };
 
   struct State {
-    State(A a, std::uint32_t count) : alarm(std::move(a)), queue(count), slots(count) {}
+    State(A a, P p, std::uint32_t vcpu_count)
+        : alarm(std::move(a)),
+          path(std::move(p)),
+          queue(2 * vcpu_count),
+          timers(2 * std::size_t{vcpu_count}),
+          vcpus(vcpu_count) {}
 
-    Slot& wait_until_idle(std::unique_lock<std::mutex>& lock, XenVcpuId vcpu) {
-      Slot& slot = slots[vcpu.value];
-      idle.wait(lock, [&] { return !slot.serving; });
-      return slot;
+    [[nodiscard]] std::uint32_t count() const noexcept {
+      return static_cast<std::uint32_t>(vcpus.size());
     }
-    Result<void> set_alarm(xen_clock::HostTime due) {
-      if (due == alarm_due && due == xen_clock::HostTime::max()) return vmm_base::success();
-      alarm_due = due;
-      Result<void> set = alarm.set(due);
+    [[nodiscard]] std::uint32_t ticks_of(XenVcpuId vcpu) const noexcept {
+      return count() + vcpu.value;
+    }
+    Timer& wait_until_idle(std::unique_lock<std::mutex>& lock, std::uint32_t id) {
+      Timer& timer = timers[id];
+      idle.wait(lock, [&] { return !timer.serving; });
+      return timer;
+    }
+    [[nodiscard]] xen_clock::HostTime due(const Timer& timer, GuestTime now) noexcept {
+      return xen_clock::check_due(alarm.now(), now, timer.deadline, look_ahead);
+    }
+    [[nodiscard]] xen_clock::HostTime next_due() const noexcept {
+      return queue.empty() ? xen_clock::HostTime::max() : queue.first_due();
+    }
+    // Waits for a timer's deadline from now on. An alarm that is set for earlier does for it, too.
+    Result<void> put_in(std::uint32_t id, GuestTime now) {
+      Timer& timer = timers[id];
+      timer.armed_at = now;
+      timer.checks = 0;
+      const auto at = due(timer, now);
+      queue.set(id, at);
+      return paused || at >= alarm_due ? vmm_base::success() : set_alarm(at);
+    }
+    Result<void> set_alarm(xen_clock::HostTime at) {
+      if (at == alarm_due && at == xen_clock::HostTime::max()) return vmm_base::success();
+      alarm_due = at;
+      Result<void> set = alarm.set(at);
       if (!set) alarm_due = xen_clock::HostTime::max();  // so that the next one is tried again
       return set;
     }
 
     A alarm;
-    std::mutex mutex;
+    P path;
+    std::mutex mutex;  // of all below but vcpus
     std::condition_variable idle;
     TimerQueue queue;
-    std::vector<Slot> slots;  // by Xen vCPU id
+    std::vector<Timer> timers;  // by Xen vCPU id: single shots, then periodic ones
     xen_clock::HostTime alarm_due = xen_clock::HostTime::max();
+    std::atomic<bool> paused = false;  // changed with `mutex` held
+    std::vector<Vcpu> vcpus;           // by Xen vCPU id
   };
 
-  // The host's clock was ahead of the guest's. Wait for the rest; and longer each time, for a guest
-  // can make its clock stand still by writing to its page, and must not keep us awake with it.
-  static xen_clock::Duration rest(Slot& slot, GuestTime deadline, GuestTime now) {
-    const auto at_least = xen_clock::Duration(std::int64_t{1000} << std::min(slot.rechecks, 20u));
-    ++slot.rechecks;
-    // A deadline far ahead of a clock that was set back is looked at again once a minute.
-    const auto at_most = xen_clock::Duration(std::chrono::minutes(1));
-    return std::clamp(xen_clock::host_due({}, now, deadline).time_since_epoch(), at_least, at_most);
+  static constexpr Duration look_ahead = std::min<Duration>(P::horizon, NoKernelPath::horizon);
+
+  static Result<void> first_error(Result<void> first, Result<void> second) {
+    return first ? second : first;
+  }
+
+  [[nodiscard]] bool in_kernel(XenVcpuId vcpu) const noexcept {
+    return has_path && state_->vcpus[vcpu.value].may_give && port(vcpu) != EventPort{};
+  }
+  // An event for which no port is bound is lost, as in Xen.
+  template <class Fire>
+  Result<void> fire_at(XenVcpuId vcpu, Fire& fire) {
+    const EventPort to = port(vcpu);
+    return to == EventPort{} ? vmm_base::success() : fire(vcpu, to);
+  }
+
+  Result<void> put(XenVcpuId vcpu, GuestTime deadline, GuestTime now, bool for_path) {
+    State& s = *state_;
+    Result<void> parked = park(vcpu);
+    std::unique_lock lock(s.mutex);
+    Timer& timer = s.wait_until_idle(lock, vcpu.value);
+    timer.deadline = deadline;
+    timer.for_path = for_path;
+    return first_error(parked, s.put_in(vcpu.value, now));
+  }
+  // Out of the queue; whether it was in it.
+  bool take(XenVcpuId vcpu) {
+    State& s = *state_;
+    std::unique_lock lock(s.mutex);
+    (void)s.wait_until_idle(lock, vcpu.value);
+    const bool waiting = s.queue.contains(vcpu.value);
+    s.queue.remove(vcpu.value);
+    return waiting;
+  }
+  Result<void> give(XenVcpuId vcpu, GuestTime deadline, GuestTime now) {
+    State& s = *state_;
+    Result<void> armed = s.path.arm(vcpu, port(vcpu), deadline, now);
+    s.vcpus[vcpu.value].given = armed.has_value();
+    if (armed) s.timers[vcpu.value].deadline = deadline;
+    return armed;
+  }
+  Result<void> park(XenVcpuId vcpu) {
+    if (!in_kernel(vcpu)) return vmm_base::success();
+    state_->vcpus[vcpu.value].given = false;
+    return state_->path.park(vcpu);
+  }
+  // Stops the path's timer, if there is one; whether its deadline, the timer's then, is still to
+  // come.
+  template <class Now, class Fire>
+  bool recall(XenVcpuId vcpu, Now& guest_now, Fire& fire, Result<void>& result) {
+    State& s = *state_;
+    if (!in_kernel(vcpu)) return false;
+    auto told = s.path.armed(vcpu);
+    // Where the path can't tell, what it was given: an event twice rather than never.
+    bool armed = s.vcpus[vcpu.value].given;
+    GuestTime& deadline = s.timers[vcpu.value].deadline;
+    if (told) {
+      armed = told.value().has_value();
+      // A kernel that answers the hypercalls itself may have another than it was given.
+      if (armed) deadline = *told.value();
+    } else {
+      result = first_error(result, told.error());
+    }
+    result = first_error(result, park(vcpu));
+    if (!armed || deadline > guest_now(vcpu)) return armed;
+    // It may have fired since it was asked. Twice is once as long as the vCPU doesn't run.
+    Result<void> fired = fire_at(vcpu, fire);
+    result = first_error(result, fired);
+    return !fired;
+  }
+
+  template <class Now, class Fire>
+  Result<void> move(XenVcpuId vcpu, EventPort to, bool may_give, Now& guest_now, Fire& fire) {
+    State& s = *state_;
+    Vcpu& v = s.vcpus[vcpu.value];
+    Result<void> result = vmm_base::success();
+    const bool was_in_kernel = in_kernel(vcpu);
+    const bool waiting = take(vcpu);
+    const bool armed = recall(vcpu, guest_now, fire, result) || waiting;
+    const GuestTime now = guest_now(vcpu);
+    const GuestTime deadline = s.timers[vcpu.value].deadline;
+    // Without a port an event was lost, as in Xen, even if nobody has looked yet.
+    const bool had_port = port(vcpu) != EventPort{};
+    const bool lost = !had_port && deadline < now;
+
+    v.port.store(to.value, std::memory_order_release);
+    v.may_give = may_give;
+    if (was_in_kernel || in_kernel(vcpu)) {
+      result = first_error(result, s.path.bind(vcpu, may_give ? to : EventPort{}));
+    }
+    {
+      // Waits for a tick that is on its way to the old port; one that is due is tried at once.
+      const std::uint32_t id = s.ticks_of(vcpu);
+      std::unique_lock lock(s.mutex);
+      Timer& ticks = s.wait_until_idle(lock, id);
+      if (s.queue.contains(id)) {
+        if (!had_port && ticks.deadline < now) ticks.tick(now);
+        result = first_error(result, s.put_in(id, now));
+      }
+    }
+    if (!armed || lost) return result;
+    // What is due may be what couldn't be raised: not to a timer in the kernel, which tries once.
+    return first_error(result,
+                       deadline > now ? arm(vcpu, deadline, now) : keep(vcpu, deadline, now));
   }
 
   std::unique_ptr<State> state_;

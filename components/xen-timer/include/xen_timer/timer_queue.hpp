@@ -4,6 +4,7 @@
 // is allocated after construction. Not thread-safe.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@ class TimerQueue {
   explicit TimerQueue(std::uint32_t count) : place_(count, none) { heap_.reserve(count); }
 
   [[nodiscard]] bool empty() const noexcept { return heap_.empty(); }
+  [[nodiscard]] std::size_t size() const noexcept { return heap_.size(); }
   [[nodiscard]] bool contains(std::uint32_t id) const noexcept { return place_[id] != none; }
 
   // The earliest; not of an empty queue.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Deadlines on one timerfd for all vCPUs: a pollable fd for any event loop, and no system call when
-// the new deadline isn't the earliest. Works on every kernel; on time by CLOCK_MONOTONIC.
+// the new deadline isn't the earliest. Works on every kernel.
 #pragma once
 
 #include <sys/timerfd.h>
@@ -12,11 +12,12 @@
 
 namespace xen_timer {
 
+// On the clock of HostClock, which counts on while the host is suspended, as KVM's clock does.
 class TimerfdAlarm {
  public:
   // Errors of timerfd_create(2): EMFILE, ENFILE, ENOMEM.
   static Result<TimerfdAlarm> create() {
-    vmm_base::UniqueFd fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    vmm_base::UniqueFd fd(::timerfd_create(xen_clock::HostClock::id, TFD_CLOEXEC | TFD_NONBLOCK));
     if (!fd) return vmm_base::last_error("timerfd_create");
     return TimerfdAlarm(std::move(fd));
   }
@@ -58,7 +59,8 @@ class TimerfdBackend : public QueueBackend<TimerfdAlarm> {
   }
 
  private:
-  using QueueBackend::QueueBackend;
+  TimerfdBackend(TimerfdAlarm alarm, std::uint32_t vcpu_count)
+      : QueueBackend(std::move(alarm), vcpu_count) {}
 };
 
 }  // namespace xen_timer

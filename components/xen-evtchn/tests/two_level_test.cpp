@@ -3,7 +3,6 @@
 
 #include <memory>
 
-#include "xen_evtchn/ports.hpp"
 #include "xen_evtchn/two_level.hpp"
 
 namespace xen_evtchn {
@@ -45,30 +44,18 @@ TYPED_TEST(TwoLevel, LastPortIsTheLastBitAndPort0AndBeyondAreRefused) {
   EXPECT_EQ(raise(*this->shared, this->info, {0}), Raised::out_of_range);
 }
 
-TEST(Ports, BindVirqGivesTheLowestFreePortOnceAVcpu) {
-  Ports ports(4, 2);
-  EXPECT_EQ(std::get<EventPort>(ports.bind_virq(0, {0})), EventPort{1});
-  EXPECT_EQ(std::get<Errno>(ports.bind_virq(0, {0})), Errno::exist);
-  EXPECT_EQ(std::get<EventPort>(ports.bind_virq(0, {1})), EventPort{2});
-  ASSERT_TRUE(ports.close({1}));
-  EXPECT_EQ(std::get<EventPort>(ports.bind_virq(1, {0})), EventPort{1});
-  EXPECT_EQ(std::get<EventPort>(ports.bind_virq(2, {0})), EventPort{3});
-  EXPECT_EQ(std::get<Errno>(ports.bind_virq(3, {0})), Errno::nospc);
-}
-
-TEST(Ports, BindVirqRefusesWhatIsNotThere) {
-  Ports ports(4, 2);
-  EXPECT_EQ(std::get<Errno>(ports.bind_virq(24, {0})), Errno::inval);
-  EXPECT_EQ(std::get<Errno>(ports.bind_virq(0, {2})), Errno::noent);
-}
-
-TEST(Ports, CloseSaysWhatWasBound) {
-  Ports ports(4, 2);
-  (void)ports.bind_virq(0, {1});
-  EXPECT_EQ(ports.close({1})->vcpu, XenVcpuId{1});
-  EXPECT_FALSE(ports.close({1}));
-  EXPECT_FALSE(ports.close({0}));
-  EXPECT_FALSE(ports.close({4000000000}));
+TYPED_TEST(TwoLevel, UnmaskAsksToRaiseAnewWhatWasPending) {
+  this->shared->evtchn_mask[0] = TypeParam{0x60};
+  EXPECT_FALSE(unmask(*this->shared, {5}));
+  EXPECT_EQ(this->shared->evtchn_mask[0], TypeParam{0x40});
+  EXPECT_EQ(raise(*this->shared, this->info, {6}), Raised::masked);
+  EXPECT_TRUE(unmask(*this->shared, {6}));
+  EXPECT_EQ(this->shared->evtchn_pending[0], TypeParam{0});
+  EXPECT_EQ(raise(*this->shared, this->info, {6}), Raised::upcall);
+  EXPECT_FALSE(unmask(*this->shared, {6}));  // it isn't masked
+  EXPECT_EQ(this->shared->evtchn_pending[0], TypeParam{0x40});
+  EXPECT_FALSE(unmask(*this->shared, {0}));
+  EXPECT_FALSE(unmask(*this->shared, {this->bits * this->bits}));
 }
 
 }  // namespace

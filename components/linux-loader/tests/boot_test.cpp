@@ -1,0 +1,700 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "linux_loader/boot.hpp"
+
+#include <asm/bootparam.h>
+#include <gtest/gtest.h>
+#include <xen/xen.h>
+// After xen.h.
+#include <xen/arch-x86/hvm/start_info.h>
+
+#include <array>
+#include <random>
+#include <string>
+
+#include "fake_kernel.hpp"
+#include "linux_loader/acpi.hpp"
+
+namespace linux_loader {
+namespace {
+
+using test::Bytes;
+using test::bzimage;
+using test::Codec;
+using test::MappedRam;
+using test::pack;
+using test::peek;
+using test::poke;
+using test::Ram;
+using test::Vmlinux;
+
+// The README's example, word for word.
+template <class Memory>
+LoadResult<CpuState> boot_debian(Memory& memory, std::span<const std::byte> vmlinuz,
+                                 std::span<const std::byte> initrd, std::uint64_t ram_size,
+                                 std::span<const AcpiCpu> cpus) {
+  if (!write_acpi_tables(memory, {.cpus = cpus})) {
+    return LoadError{"can't hold ACPI tables", rsdp_gpa.value, "guest memory"};
+  }
+  const auto map = pc_memory_map(ram_size);
+  return load_linux(memory, {.kernel = vmlinuz,
+                             .initramfs = initrd,
+                             .cmdline = "console=ttyS0",
+                             .memory_map = map,
+                             .rsdp = rsdp_gpa,
+                             .entry = Entry::pvh});
+}
+
+constexpr std::uint64_t ram_size = 8 << 20;
+const std::vector<MemoryRange> map = pc_memory_map(ram_size);
+const Bytes vmlinux = Vmlinux().with_pvh().bytes();
+const Bytes vmlinuz = bzimage(pack(Codec::zstd, vmlinux));
+
+LinuxConfig config(std::span<const std::byte> kernel, Entry entry = Entry::pvh) {
+  return {.kernel = kernel, .memory_map = map, .entry = entry};
+}
+
+void expect_refused(const LinuxConfig& config, const char* message) {
+  MappedRam ram;
+  const auto state = load_linux(ram, config);
+  ASSERT_FALSE(state) << message;
+  EXPECT_EQ(state.error().message(), message);
+}
+
+// The segments of Vmlinux, and zeros between and after them.
+void expect_loaded(const Ram& ram, std::uint64_t from = 0x101000, std::uint64_t until = 0x106800) {
+  for (std::uint64_t at = from; at < until; ++at) {
+    std::byte expected{};
+    if (at >= 0x101000 && at < 0x103800) expected = Vmlinux::content(at - 0x101000 + 0x1000);
+    if (at >= 0x103800 && at < 0x104a34) expected = Vmlinux::content(at - 0x103800 + 0x4000);
+    ASSERT_EQ(ram.get<std::byte>(at), expected) << std::hex << at;
+  }
+}
+
+void expect_flat(const SegmentRegister& segment, bool code, bool is_64_bit) {
+  EXPECT_EQ(segment.base, 0u);
+  EXPECT_EQ(segment.limit, 0xffffffffu);
+  EXPECT_EQ(segment.type, code ? 11 : 3);
+  EXPECT_EQ(segment.s, 1);
+  EXPECT_EQ(segment.present, 1);
+  EXPECT_EQ(segment.dpl, 0);
+  EXPECT_EQ(segment.g, 1);
+  EXPECT_EQ(segment.l, is_64_bit);
+  EXPECT_EQ(segment.db, !is_64_bit);
+}
+
+// --- Each entry ---
+
+// xen/docs/misc/pvh.pandoc
+TEST(LoadLinux, EntersPvhAsXenDoes) {
+  MappedRam ram;
+  const auto loaded = load_linux(ram, config(vmlinux));
+  ASSERT_TRUE(loaded) << loaded.error().message();
+  const CpuState& state = loaded.value();
+  EXPECT_EQ(state.rip, 0x101020u);
+  EXPECT_EQ(state.rbx, 0x6000u);
+  EXPECT_EQ(state.cr0 & ~0x10ull, 1u);  // PE; ET is fixed
+  EXPECT_EQ(state.cr3, 0u);
+  EXPECT_EQ(state.cr4, 0u);
+  EXPECT_EQ(state.efer, 0u);
+  EXPECT_EQ(state.rflags, 2u);
+  expect_flat(state.code, true, false);
+  expect_flat(state.data, false, false);
+  EXPECT_EQ(state.task.base, 0u);
+  EXPECT_EQ(state.task.limit, 0x67u);
+  EXPECT_EQ(state.task.type, 11);
+  EXPECT_EQ(state.task.s, 0);
+  EXPECT_EQ(state.task.present, 1);
+  expect_loaded(ram);
+}
+
+// Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"
+TEST(LoadLinux, EntersLinuxIn64BitMode) {
+  for (const Entry entry : {Entry::linux64, Entry::decompressor}) {
+    MappedRam ram;
+    const auto loaded = load_linux(ram, config(vmlinuz, entry));
+    ASSERT_TRUE(loaded) << loaded.error().message();
+    const CpuState& state = loaded.value();
+    EXPECT_EQ(state.rip, entry == Entry::linux64 ? 0x101010u : 0x300200u);
+    EXPECT_EQ(state.rsi, 0x7000u);
+    EXPECT_EQ(state.rbx, 0u);
+    EXPECT_EQ(state.cr0 & 0x80000001, 0x80000001u);
+    EXPECT_EQ(state.cr4, 0x20u);
+    EXPECT_EQ(state.efer, 0x500u);
+    EXPECT_EQ(state.rflags, 2u);
+    EXPECT_EQ(state.code.selector, 0x10);
+    EXPECT_EQ(state.data.selector, 0x18);
+    expect_flat(state.code, true, true);
+    expect_flat(state.data, false, false);
+    EXPECT_EQ(state.gdt_limit, 31u);
+    EXPECT_EQ(ram.get<std::uint64_t>(state.gdt_base + 0x10), 0x00af9b000000ffffu);
+    EXPECT_EQ(ram.get<std::uint64_t>(state.gdt_base + 0x18), 0x00cf93000000ffffu);
+  }
+}
+
+TEST(LoadLinux, MapsFourGibibytesToThemselves) {
+  MappedRam ram;
+  const auto state = load_linux(ram, config(vmlinuz, Entry::linux64));
+  ASSERT_TRUE(state);
+  constexpr std::uint64_t address_bits = 0xffffffffff000;
+  for (std::uint64_t address = 0; address < std::uint64_t{4} << 30; address += (2 << 20) - 1) {
+    std::uint64_t entry = ram.get<std::uint64_t>(state.value().cr3 + (address >> 39) * 8);
+    ASSERT_EQ(entry & 0x83, 3u);
+    entry = ram.get<std::uint64_t>((entry & address_bits) + (address >> 30 & 511) * 8);
+    ASSERT_EQ(entry & 0x83, 3u);
+    entry = ram.get<std::uint64_t>((entry & address_bits) + (address >> 21 & 511) * 8);
+    ASSERT_EQ(entry & 0x83, 0x83u);
+    ASSERT_EQ(entry & address_bits, address >> 21 << 21);
+  }
+}
+
+TEST(LoadLinux, LeavesTheDecompressorItsImage) {
+  Ram ram;
+  ASSERT_TRUE(load_linux(ram, config(vmlinuz, Entry::decompressor)));
+  const auto code = std::span(vmlinuz).subspan(1024);
+  EXPECT_TRUE(std::equal(code.begin(), code.end(), ram.at(0x300000, code.size()).begin()));
+}
+
+class LoadPacked : public ::testing::TestWithParam<Codec> {};
+INSTANTIATE_TEST_SUITE_P(Codecs, LoadPacked,
+                         ::testing::Values(Codec::gzip, Codec::xz, Codec::zstd, Codec::lz4));
+
+TEST_P(LoadPacked, UnpacksWhereTheKernelRunsAndLeavesNothingElse) {
+  MappedRam ram;
+  const auto loaded = load_linux(ram, config(bzimage(pack(GetParam(), vmlinux))));
+  ASSERT_TRUE(loaded) << loaded.error().message();
+  EXPECT_EQ(loaded.value().rip, 0x101020u);
+  // The file was unpacked at 1 MiB: its headers and its tail are gone.
+  expect_loaded(ram, 0x100000, 0x100000 + vmlinux.size());
+  EXPECT_EQ(ram.get<std::uint8_t>(0x106800), 0xaa);
+}
+
+TEST_P(LoadPacked, UnpacksForMemoryThatIsNotMapped) {
+  Ram ram;
+  const auto loaded = load_linux(ram, config(bzimage(pack(GetParam(), vmlinux))));
+  ASSERT_TRUE(loaded) << loaded.error().message();
+  expect_loaded(ram);
+}
+
+// Segments that would have to move up, or over each other: unpacked apart, and then copied.
+TEST(LoadLinux, LoadsPackedKernelsOfAnyLayout) {
+  for (const auto& loads : {
+           std::vector<Vmlinux::Load>{{0x1000, 0x101000, 0x3000, 0x3000},
+                                      {0x4000, 0x200000, 0x1000, 0x1000}},
+           std::vector<Vmlinux::Load>{{0x4000, 0x101000, 0x1000, 0x1000},
+                                      {0x1000, 0x103000, 0x3000, 0x3000}},
+           // The first up, over the second.
+           std::vector<Vmlinux::Load>{{0x1000, 0x102000, 0x2000, 0x2000},
+                                      {0x3000, 0x105000, 0x1000, 0x1000}},
+           // Both down, but the first over the second.
+           std::vector<Vmlinux::Load>{{0x4000, 0x101000, 0x1000, 0x1000},
+                                      {0x1000, 0x100000, 0x1000, 0x1000}},
+           // Zeros over what the next segment is moved from.
+           std::vector<Vmlinux::Load>{{0x1000, 0x101000, 0x1000, 0x4000},
+                                      {0x3000, 0x105000, 0x1000, 0x1000}},
+       }) {
+    Vmlinux kernel;
+    kernel.loads = loads;
+    kernel.with_pvh(loads[0].paddr);
+    MappedRam ram;
+    const auto loaded =
+        load_linux(ram, config(bzimage(pack(Codec::zstd, kernel.with_pvh().bytes()))));
+    ASSERT_TRUE(loaded) << loaded.error().message();
+    for (const Vmlinux::Load& load : loads) {
+      for (std::uint64_t i = 0; i < load.memsz; ++i) {
+        ASSERT_EQ(ram.get<std::byte>(load.paddr + i),
+                  i < load.filesz ? Vmlinux::content(load.offset + i) : std::byte{0});
+      }
+    }
+  }
+}
+
+// In place: moved down, over its own start, and zeros where the next one was moved from.
+TEST(LoadLinux, MovesSegmentsDownInPlace) {
+  Vmlinux kernel;
+  kernel.loads = {{0x1000, 0x100400, 0x1000, 0x2400}, {0x2000, 0x102800, 0x100, 0x100}};
+  kernel.loads[1] = {0x3000, 0x102800, 0x2000, 0x2000};
+  kernel.entry = 0x100400;
+  MappedRam ram;
+  ASSERT_TRUE(
+      load_linux(ram, config(bzimage(pack(Codec::lz4, kernel.with_pvh(0x100500).bytes())))));
+  for (const Vmlinux::Load& load : kernel.loads) {
+    for (std::uint64_t i = 0; i < load.memsz; ++i) {
+      ASSERT_EQ(ram.get<std::byte>(load.paddr + i),
+                i < load.filesz ? Vmlinux::content(load.offset + i) : std::byte{0});
+    }
+  }
+  for (std::uint64_t at = 0x104800; at < 0x105777; ++at) {
+    ASSERT_EQ(ram.get<std::uint8_t>(at), 0) << std::hex << at;
+  }
+}
+
+void expect_untouched(const Ram& ram, std::uint64_t from, std::uint64_t until) {
+  for (std::uint64_t at = from; at < until; ++at) {
+    ASSERT_EQ(ram.get<std::uint8_t>(at), 0xaa) << std::hex << at;
+  }
+}
+void expect_zero(const Ram& ram, std::uint64_t from, std::uint64_t until) {
+  for (std::uint64_t at = from; at < until; ++at) {
+    ASSERT_EQ(ram.get<std::uint8_t>(at), 0) << std::hex << at;
+  }
+}
+
+// What was unpacked is cleared up to its end, and no further, whatever lies where.
+TEST(LoadLinux, ClearsWhatItUnpackedAndNoMore) {
+  Vmlinux kernel;
+  kernel.loads = {{0x1000, 0x201000, 0x1000, 0x1000},  // 4 MiB - 2 MiB: unpacked at 2 MiB
+                  {0x2000, 0x102000, 0x1000, 0x1000},  // below that
+                  {0x3000, 0x300000, 0, 0x1000}};      // beyond it, and all zeros
+  kernel.entry = 0x201000;
+  const Bytes file = kernel.with_pvh(0x201000).bytes();
+  MappedRam ram;
+  const auto loaded = load_linux(ram, config(bzimage(pack(Codec::xz, file), 0x400000)));
+  ASSERT_TRUE(loaded) << loaded.error().message();
+  EXPECT_EQ(ram.get<std::byte>(0x102000), Vmlinux::content(0x2000));
+  EXPECT_EQ(ram.get<std::byte>(0x201000), Vmlinux::content(0x1000));
+  expect_untouched(ram, 0x100000, 0x102000);
+  expect_untouched(ram, 0x103000, 0x200000);
+  expect_zero(ram, 0x200000, 0x201000);
+  expect_zero(ram, 0x202000, 0x200000 + file.size());
+  expect_untouched(ram, 0x200000 + file.size(), 0x300000);
+  expect_zero(ram, 0x300000, 0x301000);
+  expect_untouched(ram, 0x301000, ram_size);
+}
+
+// The segments lie in RAM, and the unpacked file wouldn't.
+TEST(LoadLinux, UnpacksNothingOverWhatIsNotRam) {
+  Vmlinux kernel;
+  kernel.loads = {{0x1000, 0x101000, 0x1000, 0x1000}, {0x4000, 0x102000, 0x1000, 0x1000}};
+  const std::vector<MemoryRange> holed{{{0}, 0xa0000, MemoryType::ram},
+                                       {{0x100000}, 0x4000, MemoryType::ram},
+                                       {{0x104000}, 0x1fc000, MemoryType::reserved},
+                                       {{0x300000}, 0x500000, MemoryType::ram}};
+  const Bytes file = bzimage(pack(Codec::gzip, kernel.with_pvh().bytes()));
+  LinuxConfig it = config(file);
+  it.memory_map = holed;
+  MappedRam ram;
+  const auto loaded = load_linux(ram, it);
+  ASSERT_TRUE(loaded) << loaded.error().message();
+  EXPECT_EQ(ram.get<std::byte>(0x102000), Vmlinux::content(0x4000));
+  expect_untouched(ram, 0x104000, 0x300000);
+}
+
+// --- What the kernel is told ---
+
+TEST(LoadLinux, TellsPvhGuestsByXensStartInfo) {
+  MappedRam ram;
+  const Bytes initramfs(5000, std::byte{7});
+  LinuxConfig all = config(vmlinuz);
+  all.cmdline = "console=ttyS0 quiet";
+  all.initramfs = initramfs;
+  all.rsdp = rsdp_gpa;
+  const auto state = load_linux(ram, all);
+  ASSERT_TRUE(state);
+  const auto info = ram.get<hvm_start_info>(state.value().rbx);
+  EXPECT_EQ(info.magic, static_cast<std::uint32_t>(XEN_HVM_START_MAGIC_VALUE));
+  EXPECT_EQ(info.version, 1u);
+  EXPECT_EQ(info.flags, 0u);
+  EXPECT_EQ(info.reserved, 0u);
+  EXPECT_EQ(info.rsdp_paddr, 0xe0000u);
+  EXPECT_EQ(ram.text(info.cmdline_paddr), "console=ttyS0 quiet");
+
+  ASSERT_EQ(info.nr_modules, 1u);
+  const auto module = ram.get<hvm_modlist_entry>(info.modlist_paddr);
+  EXPECT_EQ(module.size, 5000u);
+  EXPECT_EQ(module.cmdline_paddr, 0u);
+  EXPECT_EQ(module.reserved, 0u);
+  const auto placed = ram.at(module.paddr, 5000);
+  EXPECT_TRUE(std::equal(placed.begin(), placed.end(), initramfs.begin()));
+
+  ASSERT_EQ(info.memmap_entries, map.size());
+  for (std::size_t i = 0; i < map.size(); ++i) {
+    const auto range =
+        ram.get<hvm_memmap_table_entry>(info.memmap_paddr + i * sizeof(hvm_memmap_table_entry));
+    EXPECT_EQ(+range.addr, map[i].start.value);
+    EXPECT_EQ(+range.size, map[i].size);
+    EXPECT_EQ(+range.type, static_cast<std::uint32_t>(map[i].type));
+    EXPECT_EQ(range.reserved, 0u);
+  }
+}
+
+TEST(LoadLinux, TellsOthersByBootParameters) {
+  MappedRam ram;
+  const Bytes initramfs(5000, std::byte{7});
+  LinuxConfig all = config(vmlinuz, Entry::linux64);
+  all.cmdline = "console=ttyS0 quiet";
+  all.initramfs = initramfs;
+  all.rsdp = rsdp_gpa;
+  const auto state = load_linux(ram, all);
+  ASSERT_TRUE(state);
+  const auto params = ram.get<boot_params>(state.value().rsi);
+  EXPECT_EQ(+params.hdr.header, 0x53726448u);
+  EXPECT_EQ(+params.hdr.boot_flag, 0xaa55u);
+  EXPECT_EQ(+params.hdr.version, 0x20fu);  // The image's own header,
+  EXPECT_EQ(+params.hdr.kernel_alignment, 0x200000u);
+  EXPECT_EQ(+params.hdr.init_size, 0x10000u);
+  EXPECT_EQ(+params.hdr.type_of_loader, 0xff);  // with ours in it.
+  EXPECT_EQ(+params.hdr.loadflags, 1);
+  EXPECT_EQ(+params.sentinel, 0);
+  EXPECT_EQ(+params.acpi_rsdp_addr, 0xe0000u);
+  EXPECT_EQ(ram.text(+params.hdr.cmd_line_ptr), "console=ttyS0 quiet");
+  EXPECT_EQ(+params.hdr.ramdisk_size, 5000u);
+  EXPECT_EQ(ram.get<std::uint8_t>(+params.hdr.ramdisk_image), 7);
+  EXPECT_EQ(+params.ext_ramdisk_image, 0u);
+  ASSERT_EQ(+params.e820_entries, map.size());
+  for (std::size_t i = 0; i < map.size(); ++i) {
+    const boot_e820_entry range = params.e820_table[i];
+    EXPECT_EQ(+range.addr, map[i].start.value);
+    EXPECT_EQ(+range.size, map[i].size);
+    EXPECT_EQ(+range.type, static_cast<std::uint32_t>(map[i].type));
+  }
+}
+
+TEST(LoadLinux, TellsAVmlinuxByBootParametersToo) {
+  MappedRam ram;
+  const auto state = load_linux(ram, config(vmlinux, Entry::linux64));
+  ASSERT_TRUE(state) << state.error().message();
+  EXPECT_EQ(state.value().rip, 0x101010u);
+  const auto params = ram.get<boot_params>(state.value().rsi);
+  EXPECT_EQ(+params.hdr.header, 0x53726448u);
+  EXPECT_EQ(+params.hdr.type_of_loader, 0xff);
+  EXPECT_EQ(+params.hdr.loadflags, 1);
+  EXPECT_EQ(+params.e820_entries, map.size());
+  EXPECT_EQ(ram.text(+params.hdr.cmd_line_ptr), "");
+}
+
+TEST(LoadLinux, TellsNothingOfAnInitramfsOrAcpiThatIsNotThere) {
+  MappedRam ram;
+  ASSERT_TRUE(load_linux(ram, config(vmlinuz)));
+  const auto info = ram.get<hvm_start_info>(0x6000);
+  EXPECT_EQ(info.nr_modules, 0u);
+  EXPECT_EQ(info.modlist_paddr, 0u);
+  EXPECT_EQ(info.rsdp_paddr, 0u);
+  ASSERT_TRUE(load_linux(ram, config(vmlinuz, Entry::linux64)));
+  const auto params = ram.get<boot_params>(0x7000);
+  EXPECT_EQ(+params.hdr.ramdisk_image, 0u);
+  EXPECT_EQ(+params.hdr.ramdisk_size, 0u);
+}
+
+TEST(LoadLinux, KeepsToItsPlacesBelowOneMebibyte) {
+  for (const Entry entry : {Entry::pvh, Entry::linux64, Entry::decompressor}) {
+    MappedRam ram;
+    const std::string longest(2047, 'x');
+    LinuxConfig all = config(vmlinuz, entry);
+    all.cmdline = longest;
+    ASSERT_TRUE(load_linux(ram, all));
+    for (std::uint64_t at = 0; at < 0x100000; ++at) {
+      if (at < 0x500 || at >= 0x21000) {
+        ASSERT_EQ(ram.get<std::uint8_t>(at), 0xaa) << at;
+      }
+    }
+    EXPECT_EQ(ram.text(0x20000), longest);
+  }
+}
+
+// 127 ranges don't run into what comes after them.
+TEST(LoadLinux, TellsAMemoryMapOf127Ranges) {
+  std::vector<MemoryRange> ranges = map;
+  while (ranges.size() < 127) {
+    ranges.push_back({{(ranges.size() + 1) << 32}, 4096, MemoryType::reserved});
+  }
+  LinuxConfig many = config(vmlinuz);
+  many.memory_map = ranges;
+  MappedRam ram;
+  ASSERT_TRUE(load_linux(ram, many));
+  const auto info = ram.get<hvm_start_info>(0x6000);
+  EXPECT_EQ(info.memmap_entries, 127u);
+  EXPECT_EQ(ram.get<std::uint64_t>(info.memmap_paddr + 126 * 24), std::uint64_t{127} << 32);
+  many.entry = Entry::linux64;
+  ASSERT_TRUE(load_linux(ram, many));
+  EXPECT_EQ(+ram.get<boot_params>(0x7000).e820_table[126].addr, std::uint64_t{127} << 32);
+  ranges.push_back(ranges.back());
+  many.memory_map = ranges;
+  expect_refused(many, "memory map, byte 127: more than 127 ranges");
+}
+
+// --- The initramfs ---
+
+std::uint64_t placed_at(std::span<const std::byte> kernel, std::uint64_t size, Entry entry) {
+  MappedRam ram;
+  const Bytes initramfs(size, std::byte{7});
+  LinuxConfig all = config(kernel, entry);
+  all.initramfs = initramfs;
+  const auto state = load_linux(ram, all);
+  if (!state) return 0;
+  expect_loaded(ram);
+  return entry == Entry::pvh
+             ? ram.get<hvm_modlist_entry>(ram.get<hvm_start_info>(0x6000).modlist_paddr).paddr
+             : +ram.get<boot_params>(0x7000).hdr.ramdisk_image;
+}
+
+TEST(Initramfs, GoesToTheTopOfRamOnAPage) {
+  EXPECT_EQ(placed_at(vmlinux, 1, Entry::pvh), ram_size - 0x1000);
+  EXPECT_EQ(placed_at(vmlinux, 4096, Entry::pvh), ram_size - 0x1000);
+  EXPECT_EQ(placed_at(vmlinux, 4097, Entry::linux64), ram_size - 0x2000);
+}
+
+TEST(Initramfs, TakesAllTheRoomAboveTheKernel) {
+  const std::uint64_t room = ram_size - 0x107000;  // vmlinux ends at 0x106800
+  EXPECT_EQ(placed_at(vmlinux, room, Entry::pvh), 0x107000u);
+  const Bytes too_big(room + 1);
+  LinuxConfig all = config(vmlinux);
+  all.initramfs = too_big;
+  expect_refused(all, "initramfs, byte 7311360: RAM below 4 GiB has no room for more");
+}
+
+// A bzImage's kernel owns init_size bytes from its address on.
+TEST(Initramfs, StaysClearOfWhatTheKernelNeeds) {
+  const std::uint64_t room = ram_size - 0x310000;
+  EXPECT_EQ(placed_at(vmlinuz, room, Entry::linux64), 0x310000u);
+  EXPECT_EQ(placed_at(vmlinuz, room + 1, Entry::linux64), 0u);
+}
+
+TEST(Initramfs, GoesBelowAKernelThatIsHigh) {
+  Vmlinux kernel;
+  kernel.loads = {{0x1000, 0x700000, 0x1000, 0x1000}};
+  kernel.entry = 0x700000;
+  const Bytes file = kernel.with_pvh(0x700000).bytes();
+  MappedRam ram;
+  const Bytes initramfs(2 << 20, std::byte{7});
+  LinuxConfig all = config(file);
+  all.initramfs = initramfs;
+  ASSERT_TRUE(load_linux(ram, all));
+  EXPECT_EQ(ram.get<std::uint64_t>(ram.get<hvm_start_info>(0x6000).modlist_paddr), 0x500000u);
+}
+
+// Where the kernel itself lies above the address that its image prefers.
+TEST(Initramfs, StaysClearOfThePreferredAddress) {
+  Vmlinux kernel;
+  kernel.loads = {{0x1000, 0x500000, 0x1000, 0x1000}};
+  const Bytes file = bzimage(pack(Codec::zstd, kernel.with_pvh(0x500000).bytes()));
+  const Bytes initramfs(7 << 19);  // Fits only below 5 MiB.
+  LinuxConfig all = config(file);
+  all.initramfs = initramfs;
+  expect_refused(all, "initramfs, byte 3141632: RAM below 4 GiB has no room for more");
+}
+
+TEST(Initramfs, GoesToTheSamePlaceWhateverTheOrderOfTheMap) {
+  const std::vector<MemoryRange> reversed(map.rbegin(), map.rend());
+  for (const std::uint64_t size : {std::uint64_t{0x1000}, std::uint64_t{0x600000}}) {
+    MappedRam ram;
+    const Bytes initramfs(size, std::byte{7});
+    LinuxConfig all = config(vmlinux);
+    all.initramfs = initramfs;
+    std::vector<MemoryRange> two = reversed;
+    two[0].size = 0x600000;  // 1 MiB .. 7 MiB
+    two.insert(two.begin(), {{0x700000}, 0x100000, MemoryType::ram});
+    all.memory_map = two;
+    const auto state = load_linux(ram, all);
+    ASSERT_EQ(state.has_value(), size == 0x1000);
+    if (!state) continue;
+    EXPECT_EQ(ram.get<std::uint64_t>(ram.get<hvm_start_info>(0x6000).modlist_paddr), 0x7ff000u);
+  }
+}
+
+TEST(Initramfs, StaysBelowTheKernelsLimit) {
+  Bytes kernel = vmlinuz;
+  poke(kernel, 0x236, std::uint16_t{1});
+  poke(kernel, 0x22c, std::uint32_t{0x5fffff});
+  MappedRam ram;
+  const Bytes initramfs(4096, std::byte{7});
+  LinuxConfig all = config(kernel);
+  all.initramfs = initramfs;
+  ASSERT_TRUE(load_linux(ram, all));
+  EXPECT_EQ(ram.get<std::uint64_t>(ram.get<hvm_start_info>(0x6000).modlist_paddr), 0x5ff000u);
+}
+
+// RAM above 4 GiB, or reserved, is no place for it.
+TEST(Initramfs, StaysBelowFourGibibytesAndInRam) {
+  std::vector<MemoryRange> ranges = map;
+  ranges[2].size = 0x500000;
+  ranges.push_back({{0x600000}, 0x200000, MemoryType::reserved});
+  ranges.push_back({{std::uint64_t{4} << 30}, 1 << 30, MemoryType::ram});
+  MappedRam ram;
+  const Bytes initramfs(4096, std::byte{7});
+  LinuxConfig all = config(vmlinux);
+  all.initramfs = initramfs;
+  all.memory_map = ranges;
+  ASSERT_TRUE(load_linux(ram, all));
+  EXPECT_EQ(ram.get<std::uint64_t>(ram.get<hvm_start_info>(0x6000).modlist_paddr), 0x5ff000u);
+}
+
+// --- What is refused ---
+
+TEST(LoadLinuxRefuses, WhatIsNoKernelForTheEntry) {
+  expect_refused(config({}), "kernel, byte 0: neither a bzImage nor an ELF file");
+  const Bytes noise(5000, std::byte{0x5a});
+  expect_refused(config(noise), "kernel, byte 0: neither a bzImage nor an ELF file");
+  expect_refused(config(vmlinux, Entry::decompressor),
+                 "kernel, byte 0: not a bzImage, which alone has a decompressor");
+  const Bytes without = bzimage(pack(Codec::xz, Vmlinux().bytes()));
+  expect_refused(config(without),
+                 "unpacked kernel, byte 32: no PVH note: built without CONFIG_PVH");
+  Bytes arm = vmlinux;
+  poke(arm, offsetof(Elf64_Ehdr, e_machine), std::uint16_t{EM_AARCH64});
+  expect_refused(config(arm), "kernel, byte 18: not for x86-64");
+  const Bytes packed = bzimage(pack(Codec::gzip, arm));
+  expect_refused(config(packed), "unpacked kernel, byte 18: not for x86-64");
+}
+
+TEST(LoadLinuxRefuses, SegmentsWhereTheyCannotBe) {
+  const auto kernel_at = [](std::uint64_t paddr, std::uint64_t memsz = 0x1000) {
+    Vmlinux kernel;
+    kernel.loads = {{0x1000, paddr, 0x1000, memsz}};
+    return kernel.with_pvh(paddr).bytes();
+  };
+  const Bytes low = kernel_at(0xff000);
+  expect_refused(config(low), "kernel, byte 88: a segment below 1 MiB");
+  const Bytes high = kernel_at(ram_size - 0xfff);
+  expect_refused(config(high), "kernel, byte 88: a segment outside RAM");
+  const Bytes large = kernel_at(0x100000, std::uint64_t{1} << 62);
+  expect_refused(config(large), "kernel, byte 88: a segment outside RAM");
+  const Bytes packed = bzimage(pack(Codec::lz4, high));
+  expect_refused(config(packed), "unpacked kernel, byte 88: a segment outside RAM");
+}
+
+TEST(LoadLinuxRefuses, KernelsLargerThanRam) {
+  Bytes hungry = vmlinuz;
+  poke(hungry, 0x260, std::uint32_t{0x500001});
+  for (const Entry entry : {Entry::pvh, Entry::linux64, Entry::decompressor}) {
+    expect_refused(config(hungry, entry),
+                   "kernel, byte 608: the kernel wants more RAM than there is");
+  }
+  Bytes bomb = pack(Codec::zstd, vmlinux);
+  poke(bomb, bomb.size() - 4, std::uint32_t{0xffffffff});
+  const Bytes file = bzimage(bomb);
+  const auto at = std::to_string(1024 + 0x300 + bomb.size() - 4);
+  expect_refused(config(file),
+                 ("kernel, byte " + at + ": the unpacked kernel is larger than RAM").c_str());
+}
+
+TEST(LoadLinuxRefuses, ADamagedKernel) {
+  Bytes damaged = vmlinuz;
+  damaged[1024 + 0x300 + 200] ^= std::byte{0xff};
+  expect_refused(config(damaged), "kernel, byte 1792: the packed kernel is damaged or cut short");
+}
+
+TEST(LoadLinuxRefuses, CommandLinesThatTheKernelWouldCut) {
+  const std::string long_one(2048, 'x');
+  LinuxConfig it = config(vmlinuz);
+  it.cmdline = long_one;
+  expect_refused(it, "command line, byte 2047: longer than the kernel takes");
+  it = config(vmlinux);
+  it.cmdline = long_one;
+  expect_refused(it, "command line, byte 2047: longer than the kernel takes");
+  it.cmdline = std::string_view("a\0b", 3);
+  expect_refused(it, "command line, byte 1: a zero, which ends it");
+  Bytes boastful = vmlinuz;
+  poke(boastful, 0x238, std::uint32_t{0xffffffff});
+  const std::string page(4096, 'x');
+  it = config(boastful);
+  it.cmdline = page;
+  expect_refused(it, "command line, byte 4095: longer than the kernel takes");
+}
+
+TEST(LoadLinuxRefuses, AMemoryMapThatWraps) {
+  std::vector<MemoryRange> ranges = map;
+  ranges[2].size = ~std::uint64_t{0};
+  LinuxConfig it = config(vmlinuz);
+  it.memory_map = ranges;
+  expect_refused(it, "memory map, byte 2: a range that wraps around the address space");
+}
+
+// The map promises what the memory doesn't have.
+TEST(LoadLinuxRefuses, MemoryThatRefuses) {
+  const auto large = pc_memory_map(64 << 20);
+  const Bytes initramfs(4096);
+  for (const Entry entry : {Entry::pvh, Entry::decompressor}) {
+    LinuxConfig it = config(vmlinuz, entry);
+    it.memory_map = large;
+    it.initramfs = initramfs;
+    expect_refused(it, "initramfs, byte 0: guest memory refuses it");
+    MappedRam small(0x200000);
+    EXPECT_EQ(load_linux(small, it).has_value(), false);
+  }
+  // The kernel's place is RAM, but not the page at 0x20000.
+  struct NoLow : MappedRam {
+    vmm_base::Result<void> write(vmm_base::Gpa to, std::span<const std::byte> data) {
+      if (to.value < 0x100000) return vmm_base::Error{"write", EFAULT, to.value};
+      return MappedRam::write(to, data);
+    }
+  } no_low;
+  const auto state = load_linux(no_low, config(vmlinuz));
+  ASSERT_FALSE(state);
+  EXPECT_EQ(state.error().message(), "guest memory, byte 131072: isn't RAM");
+}
+
+TEST(LoadLinuxRefuses, ABadFileBeforeItTouchesMemory) {
+  MappedRam ram;
+  Bytes cut = vmlinuz;
+  cut.pop_back();
+  EXPECT_FALSE(load_linux(ram, config(cut)));
+  Bytes arm = vmlinux;
+  poke(arm, offsetof(Elf64_Ehdr, e_machine), std::uint16_t{EM_AARCH64});
+  EXPECT_FALSE(load_linux(ram, config(arm)));
+  EXPECT_TRUE(ram.is_untouched());
+}
+
+// --- Hostile files ---
+
+// Whatever it holds, it is loaded or refused; ASan and UBSan watch. What is loaded lies in RAM.
+void expect_sane(const Bytes& file, Entry entry, MappedRam& ram) {
+  const auto state = load_linux(ram, config(file, entry));
+  if (state) {
+    ASSERT_GE(state.value().rip, 0x100000u);
+    ASSERT_LT(state.value().rip, ram_size);
+  } else {
+    ASSERT_FALSE(state.error().message().empty());
+  }
+}
+
+TEST(Hostile, AnyByteOfTheSetupHeaderMayHaveAnyValue) {
+  MappedRam ram;
+  for (std::size_t at = 0x1f1; at < 0x26c; ++at) {
+    for (const unsigned flip : {1u, 2u, 0x10u, 0x80u, 0xffu}) {
+      Bytes file = vmlinuz;
+      file[at] ^= std::byte(flip);
+      for (const Entry entry : {Entry::pvh, Entry::linux64, Entry::decompressor}) {
+        expect_sane(file, entry, ram);
+      }
+    }
+  }
+}
+
+// The packed kernel, and the kernel that is packed; always the same sequence.
+TEST(Hostile, ManyBytesMayBeWrongTogether) {
+  MappedRam ram;
+  std::mt19937_64 random(1);  // NOLINT: the same sequence each time is the point
+  const std::array<std::uint64_t, 8> extremes{0,        1,      0x7fffffff, 0xffffffff,
+                                              0x100000, 0x1000, ~0ull,      1ull << 63};
+  for (int round = 0; round < 3000; ++round) {
+    const auto codec = static_cast<Codec>(random() % 4);
+    Bytes inner = vmlinux;
+    for (auto edits = random() % 4; edits != 0; --edits) {
+      // Headers and notes, in words.
+      const std::size_t at = random() % ((Vmlinux::notes_offset + 64) / 4) * 4;
+      const std::uint64_t value =
+          random() % 2 == 0 ? extremes.at(random() % extremes.size()) : random() % 0x10000;
+      poke(inner, at, value);
+    }
+    Bytes file = bzimage(pack(codec, inner));
+    for (auto edits = random() % 3; edits != 0; --edits) {
+      const std::size_t at =
+          random() % 2 == 0 ? 0x1f1 + random() % 0x78 : random() % (file.size() - 8);
+      poke(file, at, static_cast<std::uint16_t>(random()));
+    }
+    if (random() % 8 == 0) file.resize(random() % file.size());
+    expect_sane(file, static_cast<Entry>(random() % 3), ram);
+    if (::testing::Test::HasFatalFailure()) FAIL() << "round " << round;
+  }
+}
+
+TEST(Readme, ExampleLoads) {
+  MappedRam ram;
+  const std::array<AcpiCpu, 2> cpus{{{{0}, {0}}, {{1}, {1}}}};
+  const Bytes initrd(100);
+  ASSERT_TRUE(boot_debian(ram, vmlinuz, initrd, ram_size, cpus));
+  EXPECT_EQ(ram.text(0xe0000).substr(0, 8), "RSD PTR ");
+}
+
+}  // namespace
+}  // namespace linux_loader

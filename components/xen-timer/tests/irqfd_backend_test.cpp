@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// On real time and real fds, so nothing here says how late is too late. KVM is not needed: the
+// router only notes where an eventfd's signal would go.
+#include "xen_timer/irqfd_backend.hpp"
+
+#include <dirent.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <random>
+#include <thread>
+
+#include "failing_syscall.hpp"
+#include "xen_timer/handler.hpp"
+
+namespace xen_timer {
+namespace {
+
+using xen_clock::Duration;
+using xen_clock::HostClock;
+using xen_clock::HostTime;
+
+constexpr auto hour = Duration(std::chrono::hours(1));
+constexpr auto ms = Duration(std::chrono::milliseconds(1));
+constexpr auto us = Duration(std::chrono::microseconds(1));
+constexpr XenVcpuId vcpu0{0};
+constexpr XenVcpuId vcpu1{1};
+constexpr int forever = 60'000;  // ms, so that a hang is a failure
+
+bool readable(int fd, int timeout_ms = 0) {
+  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
+  return ::poll(&entry, 1, timeout_ms) == 1;
+}
+// How often it was signalled since it was last asked.
+std::uint64_t signals(int eventfd) {
+  std::uint64_t count = 0;
+  return ::read(eventfd, &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+void spin_until(HostTime time) {
+  while (HostClock::now() < time) {
+  }
+}
+// Why SignallingTimer can't be tested here; nullptr where it can.
+const char* no_kernel_aio() {
+  aio_context_t context = 0;
+  if (::syscall(SYS_io_setup, 1, &context) == 0) {
+    ::syscall(SYS_io_destroy, context);
+    return nullptr;
+  }
+  if (errno == ENOSYS) return "this kernel has no AIO";
+  return errno == EPERM ? "kernel AIO is not permitted here" : nullptr;
+}
+struct NeedsKernelAio : testing::Test {
+  void SetUp() override {
+    if (const char* why = no_kernel_aio()) GTEST_SKIP() << why;
+  }
+};
+
+// --- SignallingTimer
+// ------------------------------------------------------------------------------
+
+struct Signalling : NeedsKernelAio {
+  std::optional<SignallingTimer> timer;
+  int fd = -1;
+
+  void SetUp() override {
+    NeedsKernelAio::SetUp();
+    if (IsSkipped()) return;
+    auto created = SignallingTimer::create();
+    ASSERT_TRUE(created) << created.error().message();
+    timer.emplace(std::move(created.value()));
+    fd = timer->eventfd();
+  }
+  void set(HostTime due) { ASSERT_TRUE(timer->set(due)); }
+};
+
+TEST_F(Signalling, OnceWhenItIsDueAndNotBefore) {
+  for (int i = 0; i < 20; ++i) {
+    const HostTime due = HostClock::now() + ms;
+    set(due);
+    EXPECT_FALSE(HostClock::now() < due && timer->signalled());
+    ASSERT_TRUE(readable(fd, forever));
+    EXPECT_GE(HostClock::now(), due);
+    EXPECT_TRUE(timer->signalled());
+    EXPECT_EQ(signals(fd), 1u);
+    EXPECT_FALSE(readable(fd, 1));
+  }
+}
+
+TEST_F(Signalling, WhatHasPassedSignalsAtOnce) {
+  for (const HostTime due : {HostClock::now() - ms, HostTime{}, HostTime(-ms), HostTime::min()}) {
+    set(due);
+    ASSERT_TRUE(readable(fd, forever));
+    EXPECT_EQ(signals(fd), 1u);
+  }
+}
+
+TEST_F(Signalling, NothingAtFirstAndNothingAfterMax) {
+  EXPECT_TRUE(timer->signalled());
+  EXPECT_FALSE(readable(fd));
+  set(HostTime::max());
+  for (int i = 0; i < 3; ++i) {
+    set(HostClock::now() + 2 * ms);
+    set(HostTime::max());
+    EXPECT_FALSE(readable(fd, 5));
+  }
+  set(HostClock::now());  // and it works again
+  ASSERT_TRUE(readable(fd, forever));
+}
+
+TEST_F(Signalling, SetAgainBeforeItsExpiryTheLastCounts) {
+  set(HostClock::now() + ms);
+  set(HostClock::now() + hour);
+  EXPECT_FALSE(readable(fd, 5));
+  EXPECT_FALSE(timer->signalled());
+  const HostTime due = HostClock::now() + ms;
+  set(due);
+  ASSERT_TRUE(readable(fd, forever));
+  EXPECT_GE(HostClock::now(), due);
+  EXPECT_EQ(signals(fd), 1u);
+}
+
+// The poll of a deadline that is waited for serves the next: its signal is the only one.
+TEST_F(Signalling, OneThatIsDueAtOnceInPlaceOfOneThatIsWaitedForSignalsOnce) {
+  for (int i = 0; i < 2000; ++i) {
+    set(HostClock::now() + hour);
+    set(HostClock::now() + Duration(i % 50 * 100));
+    ASSERT_TRUE(readable(fd, forever));
+    EXPECT_TRUE(timer->signalled());
+    ASSERT_EQ(signals(fd), 1u) << i;
+  }
+  EXPECT_FALSE(readable(fd, 1));
+}
+
+TEST_F(Signalling, SetAgainAfterItsExpiryUnseenItSignalsForEach) {
+  for (int i = 1; i <= 1000; ++i) {
+    set(HostClock::now());
+    ASSERT_TRUE(readable(fd, forever));
+    set(HostClock::now() + hour);  // before anybody has read the eventfd
+    ASSERT_EQ(signals(fd), 1u) << i;
+  }
+}
+
+// Deadlines of a few microseconds, replaced at any moment around their expiry.
+TEST_F(Signalling, ThousandsOfTimesReplacedAroundItsExpiryEachSignalsOnceOrWasReplaced) {
+  std::mt19937 random(1);
+  const auto few = [&] { return Duration(std::uniform_int_distribution(0, 30'000)(random)); };
+  unsigned replaced = 0;
+  unsigned signalled = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    const HostTime first = HostClock::now() + few();
+    set(first);
+    spin_until(HostClock::now() + few());
+    const bool cancel = i % 2 == 0;
+    set(cancel ? HostTime::max() : HostClock::now() + few());
+    const bool in_time = HostClock::now() < first;  // replaced before it can have signalled
+    std::uint64_t count = signals(fd);
+    if (in_time) ++replaced;
+    if (cancel) {
+      ASSERT_LE(count, in_time ? 0u : 1u) << i;
+      signalled += count != 0;
+      continue;
+    }
+    while (!timer->signalled()) {
+    }
+    if (count == 0) {  // signalled() may know before the eventfd does
+      ASSERT_TRUE(readable(fd, forever));
+    }
+    count += signals(fd);
+    ASSERT_GE(count, 1u) << i;
+    ASSERT_LE(count, in_time ? 1u : 2u) << i;
+  }
+  EXPECT_FALSE(readable(fd, 5));
+  EXPECT_GT(replaced, 0u);   // the test has seen
+  EXPECT_GT(signalled, 0u);  // both
+}
+
+TEST_F(Signalling, MovesWithWhatItWaitsFor) {
+  set(HostClock::now() + 2 * ms);
+  SignallingTimer moved(std::move(*timer));
+  timer.reset();
+  EXPECT_EQ(moved.eventfd(), fd);
+  ASSERT_TRUE(readable(fd, forever));
+  EXPECT_EQ(signals(fd), 1u);
+  ASSERT_TRUE(moved.set(HostClock::now()));
+  ASSERT_TRUE(readable(fd, forever));
+}
+
+TEST_F(Signalling, WhatItCannotSetItSays) {
+  with_failing_syscall(SYS_io_submit, EAGAIN, [&] {
+    const auto set = timer->set(HostClock::now() + ms);
+    ASSERT_FALSE(set);
+    EXPECT_EQ(set.error(), (vmm_base::Error{"io_submit", EAGAIN, 0}));
+    EXPECT_TRUE(timer->signalled());
+  });
+  with_failing_syscall(SYS_timerfd_settime, ENOSPC, [&] {
+    const auto set = timer->set(HostTime(ms));
+    ASSERT_FALSE(set);
+    EXPECT_EQ(set.error(), (vmm_base::Error{"timerfd_settime", ENOSPC, 1'000'000}));
+  });
+  if (IsSkipped()) return;
+  EXPECT_FALSE(readable(fd, 5));
+  set(HostClock::now());
+  ASSERT_TRUE(readable(fd, forever));
+  EXPECT_EQ(signals(fd), 1u);
+}
+
+// --- what it takes
+// --------------------------------------------------------------------------------
+
+struct RouterDouble {
+  struct Route {
+    EventPort port{};
+    int eventfd = -1;
+  };
+  std::array<Route, 2> routes{};
+  unsigned calls = 0;
+  int failure = 0;
+
+  Result<void> route_event(XenVcpuId vcpu, EventPort port, int eventfd) {
+    ++calls;
+    if (failure != 0) return vmm_base::Error{"KVM_IRQFD", failure, vcpu.value};
+    routes[vcpu.value] = {port, eventfd};
+    return vmm_base::success();
+  }
+};
+using Irqfd = IrqfdBackend<RouterDouble>;
+static_assert(Backend<Irqfd>);
+
+std::vector<int> open_fds() {
+  std::vector<int> fds;
+  DIR* directory = ::opendir("/proc/self/fd");
+  while (const dirent* entry = ::readdir(directory)) {
+    const int fd = std::atoi(entry->d_name);
+    if (entry->d_name[0] != '.' && fd != ::dirfd(directory)) fds.push_back(fd);
+  }
+  ::closedir(directory);
+  return fds;
+}
+// Makes `f` run with room for `count` more fds than are open.
+template <class F>
+void with_room_for(rlim_t count, F&& f) {
+  // Fills the gaps below the highest.
+  std::vector<vmm_base::UniqueFd> gaps;
+  const auto fds = open_fds();
+  const auto highest = *std::max_element(fds.begin(), fds.end());
+  for (int fd = ::dup(0); fd >= 0; fd = ::dup(0)) {
+    vmm_base::UniqueFd owned(fd);
+    if (fd > highest) break;
+    gaps.push_back(std::move(owned));
+  }
+  rlimit old{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &old), 0);
+  rlimit few = old;
+  few.rlim_cur = static_cast<rlim_t>(highest) + 1 + count;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  f();
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &old), 0);
+}
+
+struct IrqfdCreate : NeedsKernelAio {
+  RouterDouble router;
+};
+
+TEST_F(IrqfdCreate, TakesTwoFdsAVcpuAndOneMoreAndGivesThemBack) {
+  const auto before = open_fds();
+  {
+    const auto created = Irqfd::create(router, 2);
+    ASSERT_TRUE(created);
+    EXPECT_EQ(open_fds().size(), before.size() + 5);
+  }
+  EXPECT_EQ(open_fds(), before);
+}
+
+TEST_F(IrqfdCreate, ReportsEmfileAtEachFd) {
+  constexpr std::array operations{"timerfd_create", "timerfd_create", "eventfd", "timerfd_create",
+                                  "eventfd"};
+  auto& bare = router;  // UBSan needs an fd to look at a vptr: not through `this` in there
+  const auto before = open_fds();
+  for (rlim_t room = 0; room < operations.size(); ++room) {
+    with_room_for(room, [&] {
+      const auto created = Irqfd::create(bare, 2);
+      ASSERT_FALSE(created) << room;
+      EXPECT_EQ(created.error(), (vmm_base::Error{operations[room], EMFILE, 0})) << room;
+    });
+    EXPECT_EQ(open_fds(), before) << room;
+  }
+  with_room_for(operations.size(), [&] { EXPECT_TRUE(Irqfd::create(bare, 2)); });
+}
+
+TEST(IrqfdCreateWithoutAio, ReportsWhatIoSetupSays) {
+  RouterDouble router;
+  const auto before = open_fds();
+  for (const int code : {ENOSYS, EPERM, EAGAIN, ENOMEM}) {
+    with_failing_syscall(SYS_io_setup, code, [&] {
+      const auto created = Irqfd::create(router, 1);
+      ASSERT_FALSE(created);
+      EXPECT_EQ(created.error(), (vmm_base::Error{"io_setup", code, 0}));
+    });
+  }
+  EXPECT_EQ(open_fds(), before);
+}
+
+// --- the back end
+// -----------------------------------------------------------------------------------
+
+// A VMM whose guests' clocks are the host's, and a KVM that is just the eventfds.
+struct IrqfdTest : NeedsKernelAio {
+  struct Vmm {
+    HostTime begin = HostClock::now();
+    Duration offset{};
+    std::vector<std::uint32_t> raised;  // by us and not by the eventfds: ports
+    bool copy_from_guest(XenVcpuId, Gva, std::span<std::byte>) { return false; }
+    GuestTime guest_now(XenVcpuId) { return GuestTime(HostClock::now() - begin + offset); }
+    Result<void> raise_event(XenVcpuId, EventPort port) {
+      raised.push_back(port.value);
+      return vmm_base::success();
+    }
+  };
+  RouterDouble router;
+  Vmm vmm;
+  std::optional<Irqfd> backend;
+  std::optional<Handler<Vmm, Irqfd>> timer;
+
+  void SetUp() override {
+    NeedsKernelAio::SetUp();
+    if (IsSkipped()) return;
+    auto created = Irqfd::create(router, 2);
+    ASSERT_TRUE(created) << created.error().message();
+    backend.emplace(std::move(created.value()));
+    timer.emplace(vmm, *backend);
+    ASSERT_TRUE(timer->bind(vcpu0, EventPort{10}));
+    ASSERT_TRUE(timer->bind(vcpu1, EventPort{11}));
+  }
+  GuestTime now() { return vmm.guest_now({}); }
+  // By set_timer_op; whether the host was content.
+  Result<void> arm(XenVcpuId vcpu, GuestTime deadline) {
+    const auto answer = timer->handle(
+        vcpu, {.number = xen_abi::hypercall::set_timer_op,
+               .params = {static_cast<std::uint64_t>(deadline.time_since_epoch().count())}});
+    EXPECT_TRUE(answer && answer->guest == xen_abi::GuestResult::ok());
+    return answer->host;
+  }
+  Result<void> cancel(XenVcpuId vcpu) { return arm(vcpu, GuestTime{}); }
+  int eventfd(XenVcpuId vcpu) { return router.routes[vcpu.value].eventfd; }
+  // How many events the vCPU has had since it was last asked. On a busy machine some are late when
+  // we come to arm them, and raised by us: by_kernel counts the others.
+  std::uint64_t events(XenVcpuId vcpu) {
+    const std::uint64_t by_signal = signals(eventfd(vcpu));
+    const std::uint64_t by_us = vmm.raised.size();
+    vmm.raised.clear();
+    by_kernel += by_signal;
+    return by_signal + by_us;
+  }
+  std::uint64_t by_kernel = 0;
+  static constexpr int patience = 1000;  // attempts to be faster than a deadline
+  // Serves the back end until the vCPU has one.
+  void serve_until_event(XenVcpuId vcpu) {
+    while (vmm.raised.empty()) {
+      std::array<pollfd, 2> fds{{{.fd = eventfd(vcpu), .events = POLLIN, .revents = 0},
+                                 {.fd = backend->fd(), .events = POLLIN, .revents = 0}}};
+      ASSERT_GE(::poll(fds.data(), fds.size(), forever), 1);
+      if (fds[1].revents != 0) {
+        ASSERT_TRUE(timer->expire());
+      }
+      if (fds[0].revents != 0) return;
+    }
+  }
+};
+
+TEST_F(IrqfdTest, EachVcpuHasAnEventfdOfItsOwnAlwaysTheSame) {
+  const int first = eventfd(vcpu0);
+  EXPECT_NE(first, eventfd(vcpu1));
+  EXPECT_EQ(router.routes[1].port, EventPort{11});
+  ASSERT_TRUE(timer->bind(vcpu0, EventPort{42}));
+  EXPECT_EQ(router.routes[0].port, EventPort{42});
+  EXPECT_EQ(eventfd(vcpu0), first);
+  ASSERT_TRUE(timer->unbind(vcpu0));
+  EXPECT_EQ(router.routes[0].port, EventPort{});
+}
+
+TEST_F(IrqfdTest, ANearDeadlineSignalsItsVcpuOnceAndWakesNobody) {
+  for (int i = 0; by_kernel < 10; ++i) {
+    ASSERT_LT(i, patience);
+    const GuestTime deadline = now() + 2 * ms;
+    ASSERT_TRUE(arm(vcpu1, deadline));
+    serve_until_event(vcpu1);
+    EXPECT_GE(now(), deadline);
+    EXPECT_EQ(events(vcpu1), 1u);
+    EXPECT_EQ(timer->save(vcpu1).value().deadline, std::nullopt);
+  }
+  EXPECT_FALSE(readable(backend->fd()));
+  EXPECT_FALSE(readable(eventfd(vcpu0)));
+}
+
+TEST_F(IrqfdTest, AFarDeadlineWakesUsFirstAndThenSignals) {
+  for (int i = 0; by_kernel == 0; ++i) {
+    ASSERT_LT(i, patience);
+    const GuestTime deadline = now() + 60 * ms;
+    ASSERT_TRUE(arm(vcpu0, deadline));
+    ASSERT_TRUE(readable(backend->fd(), forever));
+    EXPECT_FALSE(readable(eventfd(vcpu0)));
+    EXPECT_EQ(timer->save(vcpu0).value().deadline, deadline);
+    serve_until_event(vcpu0);
+    EXPECT_GE(now(), deadline);
+    EXPECT_EQ(events(vcpu0), 1u);
+  }
+}
+
+TEST_F(IrqfdTest, SavedInTheKernelItIsThere) {
+  std::optional<GuestTime> saved;
+  for (int i = 0; !saved; ++i) {
+    ASSERT_LT(i, patience);
+    const GuestTime deadline = now() + 20 * ms;
+    ASSERT_TRUE(arm(vcpu0, deadline));
+    saved = timer->save(vcpu0).value().deadline;
+    EXPECT_EQ(saved.value_or(deadline), deadline);
+  }
+}
+
+TEST_F(IrqfdTest, APastDeadlineIsRaisedBeforeTheCallReturns) {
+  ASSERT_TRUE(arm(vcpu0, now() + 10 * ms));
+  const auto before = vmm.raised.size();
+  ASSERT_TRUE(arm(vcpu0, now() - us));
+  EXPECT_EQ(vmm.raised.size(), before + 1);
+  (void)events(vcpu0);
+  EXPECT_FALSE(readable(eventfd(vcpu0), 15));
+}
+
+TEST_F(IrqfdTest, NoSignalFollowsACancel) {
+  for (int i = 0; i < 1000; ++i) {
+    ASSERT_TRUE(arm(vcpu0, now() + i % 20 * us));
+    ASSERT_TRUE(cancel(vcpu0));
+    EXPECT_EQ(timer->save(vcpu0).value().deadline, std::nullopt);
+    EXPECT_LE(events(vcpu0), 1u);  // it may have been in time
+    if (i % 100 == 0) {
+      EXPECT_FALSE(readable(eventfd(vcpu0), 1));
+    }
+  }
+}
+
+TEST_F(IrqfdTest, EveryDeadlineLeftAloneSignalsOnce) {
+  for (int i = 0; i < 2000; ++i) {
+    ASSERT_TRUE(arm(vcpu0, now() + hour));
+    ASSERT_TRUE(arm(vcpu0, now() + 20 * ms));
+    const auto before = events(vcpu0);
+    ASSERT_TRUE(arm(vcpu0, now() + 30 * us));
+    serve_until_event(vcpu0);
+    if (before == 0) {
+      ASSERT_EQ(events(vcpu0), 1u) << i;
+    }
+  }
+  EXPECT_FALSE(readable(eventfd(vcpu0), 2));
+  EXPECT_GT(by_kernel, 0u);
+}
+
+TEST_F(IrqfdTest, RebindingMovesTheDeadline) {
+  const GuestTime deadline = now() + 20 * ms;
+  ASSERT_TRUE(arm(vcpu0, deadline));
+  ASSERT_TRUE(timer->bind(vcpu0, EventPort{42}));
+  ASSERT_TRUE(timer->bind(vcpu0, EventPort{43}));
+  serve_until_event(vcpu0);
+  EXPECT_GE(now(), deadline);
+  EXPECT_EQ(events(vcpu0), 1u);
+}
+
+TEST_F(IrqfdTest, ARouteThatCannotBeSetIsSaidAndTheEventComesFromUs) {
+  router.failure = ENOSPC;
+  const auto bound = timer->bind(vcpu0, EventPort{42});
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error(), (vmm_base::Error{"KVM_IRQFD", ENOSPC, 0}));
+  bool said = false;
+  for (int i = 0; !said; ++i) {
+    ASSERT_LT(i, patience);
+    const GuestTime deadline = now() + 20 * ms;
+    const auto armed = arm(vcpu0, deadline);
+    if (!armed) {
+      EXPECT_EQ(armed.error(), (vmm_base::Error{"event route", ENOTCONN, 0}));
+      said = true;
+    }
+    serve_until_event(vcpu0);
+    EXPECT_GE(now(), deadline);
+    EXPECT_EQ(vmm.raised, (std::vector<std::uint32_t>{42}));
+    EXPECT_EQ(events(vcpu0), 1u);
+  }
+  EXPECT_EQ(by_kernel, 0u);
+}
+
+TEST_F(IrqfdTest, NoSignalComesWhilePaused) {
+  for (std::uint64_t in_time = 1; in_time != 0;) {
+    ASSERT_TRUE(arm(vcpu0, now() + 20 * ms));
+    ASSERT_TRUE(timer->pause());
+    in_time = events(vcpu0);  // before the pause, that is
+    EXPECT_FALSE(readable(eventfd(vcpu0), 30));
+    EXPECT_FALSE(readable(backend->fd()));
+    EXPECT_EQ(vmm.raised.size(), 0u);
+    vmm.offset = vmm.begin - HostClock::now();  // the clock is set back: to 0
+    ASSERT_TRUE(timer->resume());
+  }
+  const GuestTime deadline = timer->save(vcpu0).value().deadline.value_or(GuestTime{});
+  serve_until_event(vcpu0);
+  EXPECT_GE(now(), deadline);
+  EXPECT_EQ(events(vcpu0), 1u);
+}
+
+TEST_F(IrqfdTest, WhatIsOverdueAtResumeIsRaisedOnce) {
+  ASSERT_TRUE(arm(vcpu0, now() + 20 * ms));
+  ASSERT_TRUE(timer->pause());
+  vmm.offset = hour;
+  ASSERT_TRUE(timer->resume());
+  serve_until_event(vcpu0);
+  EXPECT_EQ(events(vcpu0), 1u);
+  EXPECT_FALSE(readable(eventfd(vcpu0), 25));
+}
+
+}  // namespace
+}  // namespace xen_timer

@@ -1,0 +1,570 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Random sequences of all that a guest, its VMM and time can do, for each way of keeping single
+// shots, against an independent model of Xen (xen_model.hpp): every RAX, every event with its port
+// and its moment on the guest's clock, and after each step what would be saved.
+//
+// RC_PARAMS="max_success=100000" runs more of them, "reproduce=…" what has failed before.
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include <cstdlib>
+#include <memory>
+#include <sstream>
+
+#include "double_vmm.hpp"
+#include "xen_model.hpp"
+
+namespace xen_timer {
+namespace {
+
+__extension__ using Int128 = __int128;
+
+constexpr std::int64_t ms = xen_model::ms;
+
+// --- what is done
+// ---------------------------------------------------------------------------------
+
+enum class Do {
+  set_singleshot,
+  stop_singleshot,
+  set_timer_op,
+  set_periodic,
+  stop_periodic,
+  bind,
+  unbind,
+  step,       // time passes, and the VMM is punctual
+  late_step,  // it wakes up only at the end
+  step_to_next,
+  pause,
+  resume,
+  migrate,
+  fail,
+  hand_over,
+};
+
+struct Op {
+  Do what{};
+  std::uint32_t vcpu = 0;    // who calls, or whom it's about
+  std::uint32_t target = 0;  // of a vcpu_op
+  bool relative = true;      // value counts from now
+  std::int64_t value = 0;    // timeout, period or time step
+  std::uint32_t port = 1;
+  bool flag = false;     // a clock that stands still; to the kernel
+  bool bad = false;      // the argument is unreadable
+  std::uint8_t cpl = 0;  // of the caller
+  bool long_mode = true;
+
+  static std::int64_t off_by(const Op& op) { return op.value % 3 - 1; }
+  friend std::ostream& operator<<(std::ostream& out, const Op& op) {
+    const auto when = [&] {
+      return (op.relative ? "now + " : "") + std::to_string(op.value) + (op.bad ? ", bad" : "");
+    };
+    const auto ns = [&] { return std::to_string(op.value) + " ns"; };
+    out << "\n  ";
+    if (op.what <= Do::stop_periodic) {
+      out << "vCPU " << op.vcpu << (op.long_mode ? " 64" : " 32") << "-bit, CPL " << int{op.cpl}
+          << ": ";
+    }
+    const std::string of = "vCPU " + std::to_string(op.vcpu);
+    const std::string whose = "vCPU " + std::to_string(op.target);
+    switch (op.what) {
+      case Do::set_singleshot:
+        return out << "set_singleshot_timer(" << whose << ", " << when() << ")";
+      case Do::stop_singleshot:
+        return out << "stop_singleshot_timer(" << whose << ")";
+      case Do::set_timer_op:
+        return out << "set_timer_op(" << when() << ")";
+      case Do::set_periodic:
+        return out << "set_periodic_timer(" << whose << ", " << ns() << (op.bad ? ", bad)" : ")");
+      case Do::stop_periodic:
+        return out << "stop_periodic_timer(" << whose << ")";
+      case Do::bind:
+        return out << "bind " << of << " to port " << op.port;
+      case Do::unbind:
+        return out << "unbind " << of;
+      case Do::step:
+        return out << "after " << ns() << (op.flag ? ", the guest's clock still if paused" : "");
+      case Do::late_step:
+        return out << "after " << ns() << ", late";
+      case Do::step_to_next:
+        return out << "until " << off_by(op) << " ns after the next deadline";
+      case Do::pause:
+        return out << "pause";
+      case Do::resume:
+        return out << "resume";
+      case Do::migrate:
+        return out << "save all, and restore it " << ns() << " later";
+      case Do::fail:
+        return out << (op.flag ? "events fail, of " + of : "no events fail");
+      case Do::hand_over:
+        return out << "hand over " << of << (op.flag ? " to the kernel" : " from the kernel");
+    }
+    return out;
+  }
+};
+
+rc::Gen<std::int64_t> interesting_value() {
+  constexpr std::int64_t p50 = std::int64_t{1} << 50;
+  return rc::gen::weightedOneOf<std::int64_t>(
+      {{6, rc::gen::inRange<std::int64_t>(0, 60 * ms)},
+       {2, rc::gen::map(rc::gen::inRange<std::int64_t>(0, 50), [](auto n) { return n * ms; })},
+       {1, rc::gen::inRange<std::int64_t>(-2 * ms, 2000 * ms)},
+       {2, rc::gen::element<std::int64_t>(0, 1, -1, 999'999, ms, 32 * ms, 32 * ms + 1, 125 * ms,
+                                          125 * ms + 1, 1000 * ms, p50 - 1, p50, p50 + 1,
+                                          xen_model::longest_period, xen_model::longest_period + 1,
+                                          INT64_MAX, INT64_MIN, -5)}});
+}
+
+rc::Gen<Op> any_op() {
+  using rc::gen::inRange;
+  using rc::gen::set;
+  const auto rarely = rc::gen::map(inRange(0, 16), [](int n) { return n == 15; });
+  return rc::gen::build<Op>(
+      set(&Op::what, rc::gen::weightedElement<Do>({{6, Do::set_singleshot},
+                                                   {2, Do::stop_singleshot},
+                                                   {5, Do::set_timer_op},
+                                                   {4, Do::set_periodic},
+                                                   {2, Do::stop_periodic},
+                                                   {3, Do::bind},
+                                                   {2, Do::unbind},
+                                                   {7, Do::step},
+                                                   {3, Do::late_step},
+                                                   {7, Do::step_to_next},
+                                                   {2, Do::pause},
+                                                   {3, Do::resume},
+                                                   {1, Do::migrate},
+                                                   {3, Do::fail},
+                                                   {2, Do::hand_over}})),
+      set(&Op::vcpu, inRange(0u, 4u)), set(&Op::target, inRange(0u, 6u)),
+      set(&Op::relative, rc::gen::map(inRange(0, 8), [](int n) { return n != 7; })),
+      set(&Op::value, interesting_value()), set(&Op::port, inRange(1u, 4096u)), set(&Op::flag),
+      set(&Op::bad, rarely),
+      set(&Op::cpl, rc::gen::map(rarely, [](bool user) { return std::uint8_t(user ? 3 : 0); })),
+      set(&Op::long_mode));
+}
+
+// --- where it is done
+// -----------------------------------------------------------------------------
+
+// Guest clocks that go `ppm` faster than the host's.
+struct Clocks {
+  std::vector<std::int64_t> base;  // at `epoch`, by vCPU
+  std::int64_t epoch = 0;          // host time
+  std::int64_t ppm = 0;
+
+  [[nodiscard]] std::int64_t at(std::uint32_t vcpu, std::int64_t host) const {
+    const Int128 passed = host - epoch;
+    return base[vcpu] + static_cast<std::int64_t>(passed + passed * ppm / 1'000'000);
+  }
+  // The first host time when the vCPU's clock reads `time` or later; far ones are just far.
+  [[nodiscard]] std::int64_t when(std::uint32_t vcpu, std::int64_t time) const {
+    constexpr Int128 far = Int128{1} << 61;
+    const Int128 left = Int128{time} - base[vcpu];
+    if (left > far) return INT64_MAX;
+    auto host = static_cast<std::int64_t>(epoch + left * 1'000'000 / (1'000'000 + ppm));
+    while (at(vcpu, host) >= time) --host;
+    while (at(vcpu, host) < time) ++host;
+    return host;
+  }
+};
+
+template <class Path>
+class World {
+ public:
+  World(std::uint32_t vcpus, std::int64_t ppm, std::int64_t start) : model_(vcpus) {
+    for (std::uint32_t id = 0; id < vcpus; ++id) clocks_.base.push_back(start + id * 12'345'678);
+    clocks_.ppm = ppm;
+    tolerance_ = ppm == 0 ? 0 : 200'000;
+    host_ = std::make_unique<Host>(vmm_, vcpus);
+    set_clocks();
+  }
+
+  void run(const Op& op) {
+    log_ << op;
+    const std::uint32_t vcpu = op.vcpu % count();
+    switch (op.what) {
+      case Do::set_singleshot:
+      case Do::stop_singleshot:
+      case Do::set_timer_op:
+      case Do::set_periodic:
+      case Do::stop_periodic:
+        if (!paused_) hypercall(op, vcpu);  // else no vCPU runs
+        break;
+      case Do::bind:
+        must(host_->timer.bind(XenVcpuId{vcpu}, EventPort{op.port}));
+        model_.bind(vcpu, op.port, now(vcpu));
+        break;
+      case Do::unbind:
+        must(host_->timer.unbind(XenVcpuId{vcpu}));
+        model_.bind(vcpu, 0, now(vcpu));
+        break;
+      case Do::step:
+        step(positive(op.value), paused_ && op.flag);
+        break;
+      case Do::late_step:
+        late_step(positive(op.value));
+        // It may have looked in vain at a deadline less than the least wait ahead.
+        if (!paused_) {
+          tolerance_ += near_enough;
+          step(4 * near_enough, false);
+          settle();
+          tolerance_ -= near_enough;
+        }
+        break;
+      case Do::step_to_next:
+        if (const std::int64_t next = next_due(); next != INT64_MAX) {
+          step(std::clamp<std::int64_t>(next - host_now() + Op::off_by(op), 0, day), false);
+        }
+        break;
+      case Do::pause:
+        must(host_->timer.pause());
+        paused_ = true;
+        break;
+      case Do::resume:
+        must(host_->timer.resume());
+        paused_ = false;
+        break;
+      case Do::migrate:
+        migrate(positive(op.value));
+        break;
+      case Do::fail:
+        stop_failing();
+        if (op.flag) {
+          vmm_.failing_vcpu = vcpu;
+          model_.vcpus[vcpu].failing = true;
+        }
+        break;
+      case Do::hand_over:
+        if constexpr (!std::same_as<Path, NoKernelPath>) {
+          must(host_->timer.hand_over(XenVcpuId{vcpu}, op.flag));
+          model_.bind(vcpu, model_.vcpus[vcpu].port, now(vcpu));
+        }
+        break;
+    }
+    serve();
+    settle();
+    compare_states();
+  }
+
+ private:
+  static constexpr std::int64_t day = 86'400'000 * ms;
+  static constexpr std::int64_t longest_retry = 1100 * ms;
+  static constexpr std::int64_t near_enough = 2000;
+  using Kept = decltype(make_backend<Path>(std::declval<DoubleKernel&>(), 0));
+
+  // What a migration replaces.
+  struct Host {
+    DoubleKernel kernel;
+    Kept backend;
+    Handler<DoubleVmm, Kept> timer;
+    Host(DoubleVmm& vmm, std::uint32_t vcpus)
+        : kernel{vmm}, backend(make_backend<Path>(kernel, vcpus)), timer(vmm, backend) {}
+  };
+
+  [[nodiscard]] std::uint32_t count() const {
+    return static_cast<std::uint32_t>(model_.vcpus.size());
+  }
+  std::int64_t host_now() { return host_->backend.alarm().now().time_since_epoch().count(); }
+  std::int64_t now(std::uint32_t vcpu) { return clocks_.at(vcpu, host_now()); }
+  void set_clocks() {
+    vmm_.clocks.clear();
+    for (std::uint32_t id = 0; id < count(); ++id) {
+      vmm_.clocks.push_back(xen_clock::guest_time(now(id)));
+    }
+  }
+  static std::int64_t positive(std::int64_t value) {
+    return value < 0 ? -(value + 1) % ms : value % day;
+  }
+
+  // --- failures ---
+
+  void wrong(const std::string& what) { RC_FAIL(what + "; what was done:" + log_.str()); }
+  void must(const Result<void>& result) {
+    if (!result) wrong(result.error().message());
+  }
+  static std::string text(std::uint32_t vcpu, std::int64_t time) {
+    return "vCPU " + std::to_string(vcpu) + " at " + std::to_string(time);
+  }
+
+  // --- hypercalls ---
+
+  void hypercall(const Op& op, std::uint32_t vcpu) {
+    namespace vcpuop = xen_abi::vcpuop;
+    const bool is_period = op.what == Do::set_periodic;
+    std::int64_t value = op.value;
+    if (op.relative && !is_period) value = static_cast<std::int64_t>(unsigned_now(vcpu, value));
+    const xen_model::Call call{.caller = vcpu,
+                               .target = op.what == Do::set_timer_op ? vcpu : op.target,
+                               .argument = static_cast<std::uint64_t>(value),
+                               .readable = !op.bad,
+                               .ring0 = op.cpl == 0};
+    std::memcpy(vmm_.memory.data(), &value, sizeof(value));
+    xen_abi::Hypercall made{.number = xen_abi::hypercall::vcpu_op,
+                            .params = {0, op.target, call.readable ? DoubleVmm::memory_base : 0},
+                            .long_mode = op.long_mode,
+                            .cpl = op.cpl};
+    xen_model::Answer expected;
+    switch (op.what) {
+      case Do::set_singleshot:
+        made.params[0] = vcpuop::set_singleshot_timer;
+        expected = model_.set_singleshot(call, now(vcpu));
+        break;
+      case Do::stop_singleshot:
+        made.params[0] = vcpuop::stop_singleshot_timer;
+        expected = model_.stop_singleshot(call);
+        break;
+      case Do::set_periodic:
+        made.params[0] = vcpuop::set_periodic_timer;
+        expected = model_.set_periodic(call, op.target < count() ? now(op.target) : 0);
+        break;
+      case Do::stop_periodic:
+        made.params[0] = vcpuop::stop_periodic_timer;
+        expected = model_.stop_periodic(call);
+        break;
+      default:
+        made.number = xen_abi::hypercall::set_timer_op;
+        made.params = {call.argument};
+        if (!op.long_mode) made.params = {call.argument & 0xffff'ffff, call.argument >> 32};
+        expected = model_.set_timer_op(call, now(vcpu));
+        break;
+    }
+    vmm_.forget_events();
+    const auto answer = host_->timer.handle(XenVcpuId{vcpu}, made);
+    if (!answer) return wrong("not answered");
+    log_ << " = " << static_cast<std::int64_t>(answer->guest.rax());
+    if (answer->guest.rax() != expected.rax) {
+      return wrong("it should be " + std::to_string(static_cast<std::int64_t>(expected.rax)));
+    }
+    if (answer->host.has_value() == expected.failed) return wrong("the host's part is wrong");
+    Events events;
+    if (const auto of = expected.event_of) events.push_back({*of, model_.vcpus[*of].port});
+    if (vmm_.events != events) return wrong("an event before it returned, or none");
+    if (!events.empty()) log_ << ", event at once";
+    vmm_.forget_events();
+  }
+  std::uint64_t unsigned_now(std::uint32_t vcpu, std::int64_t ahead) {
+    return static_cast<std::uint64_t>(now(vcpu)) + static_cast<std::uint64_t>(ahead);
+  }
+
+  // --- time ---
+
+  // The host time of the next thing that is due in the model, or in the kernel.
+  std::int64_t next_due() {
+    std::int64_t next = INT64_MAX;
+    for (std::uint32_t id = 0; id < count(); ++id) {
+      if (const auto due = model_.vcpus[id].next_due(now(id))) {
+        next = std::min(next, clocks_.when(id, *due));
+      }
+    }
+    return std::min(next, next_of_kernel());
+  }
+  std::int64_t next_of_kernel() {
+    std::int64_t next = INT64_MAX;
+    for (std::uint32_t id = 0; id < count(); ++id) {
+      if (const auto due = host_->kernel.timers[id].deadline) {
+        next = std::min(next, clocks_.when(id, due->time_since_epoch().count()));
+      }
+    }
+    return next;
+  }
+  void move_to(std::int64_t host) {
+    const std::int64_t by = host - host_now();
+    host_->backend.alarm().advance(Duration(by));
+    set_clocks();
+    host_->kernel.fire();
+  }
+
+  // From one thing that happens to the next; not too many of them.
+  void step(std::int64_t ns, bool still) {
+    if (still) {
+      clocks_.epoch += ns;
+      move_to(host_now() + ns);
+      return observe(false);
+    }
+    const std::int64_t end = host_now() + ns;
+    for (int moments = 0; moments < 200; ++moments) {
+      const std::int64_t alarm = host_->backend.alarm().due().time_since_epoch().count();
+      const std::int64_t next = std::max(std::min({end, alarm, next_due()}), host_now());
+      move_to(next);
+      serve();
+      if (next == end) return;
+    }
+  }
+  void late_step(std::int64_t ns) {
+    const std::int64_t end = host_now() + ns;
+    for (int moments = 0; moments < 200 && host_now() < end; ++moments) {
+      move_to(std::max(std::min(end, next_of_kernel()), host_now()));
+      observe(false);
+    }
+  }
+  // Wakes the VMM where it would be, and compares.
+  void serve() {
+    host_->kernel.fire();
+    auto& alarm = host_->backend.alarm();
+    for (int turns = 0; alarm.due() <= alarm.now(); ++turns) {
+      if (turns == 8) return wrong("it doesn't stop waking up");
+      const auto expired = host_->timer.expire();
+      const bool may_fail = vmm_.failing_vcpu && expired.has_error() && expired.error().code == EIO;
+      if (!expired && !may_fail) return wrong(expired.error().message());
+    }
+    observe(true);
+  }
+  // Where the clocks go apart, until all that is due has been seen: what follows is certain then.
+  void settle() {
+    for (std::int64_t due = 0; tolerance_ != 0 && !paused_;) {
+      due = INT64_MIN;
+      for (std::uint32_t id = 0; id < count(); ++id) {
+        const xen_model::Vcpu& vcpu = model_.vcpus[id];
+        if (vcpu.failing && vcpu.port != 0) continue;
+        if (vcpu.single_is_due(now(id))) due = std::max(due, *vcpu.deadline - now(id));
+        if (vcpu.tick_is_due(now(id))) due = std::max(due, vcpu.next - now(id));
+      }
+      if (due == INT64_MIN) return;
+      const std::int64_t alarm = host_->backend.alarm().due().time_since_epoch().count();
+      move_to(std::clamp(alarm, host_now() + 1, host_now() + tolerance_));
+      serve();
+    }
+  }
+
+  // --- events ---
+
+  // What was seen must have been due. If `all`, what is due must have been seen.
+  void observe(bool all) {
+    std::vector<unsigned> seen(count());
+    for (const Event& event : vmm_.events) {
+      log_ << "\n    event of " << text(event.vcpu, now(event.vcpu)) << ", port " << event.port;
+      if (paused_) wrong("it is paused");
+      if (event.port != model_.vcpus[event.vcpu].port) wrong("that isn't its port");
+      ++seen[event.vcpu];
+    }
+    vmm_.forget_events();
+    for (std::uint32_t id = 0; id < count(); ++id) {
+      consume(id, seen[id]);
+      if (all && !paused_) miss(id);
+    }
+  }
+  void consume(std::uint32_t id, unsigned seen) {
+    xen_model::Vcpu& vcpu = model_.vcpus[id];
+    bool single = vcpu.single_is_due(now(id));
+    bool tick = vcpu.tick_is_due(now(id));
+    if (seen > unsigned{single} + unsigned{tick}) wrong("nothing is due of " + text(id, now(id)));
+    if (seen == 0) return;
+    if (single && tick && seen == 1) {  // both would look the same
+      tick = host_->timer.save(XenVcpuId{id}).value().deadline.has_value();
+      single = !tick;
+    }
+    if (single) vcpu.deadline.reset();
+    if (tick) vcpu.tick(now(id));
+  }
+  void miss(std::uint32_t id) {
+    const xen_model::Vcpu& vcpu = model_.vcpus[id];
+    const std::int64_t late = now(id) - tolerance_;
+    if (vcpu.port == 0) return model_.lose(id, late, late);
+    if (vcpu.failing || recovering_ == id) return;
+    if (vcpu.single_is_due(late)) wrong("the single shot has not fired of " + text(id, now(id)));
+    if (vcpu.tick_is_due(late)) wrong("no tick has come of " + text(id, now(id)));
+  }
+
+  // Events can be raised again: what is pending is, within the longest time between two tries.
+  void stop_failing() {
+    if (!vmm_.failing_vcpu) return;
+    const std::uint32_t id = *vmm_.failing_vcpu;
+    xen_model::Vcpu& vcpu = model_.vcpus[id];
+    vmm_.failing_vcpu.reset();
+    vcpu.failing = false;
+    if (paused_) return;  // then resume() tries at once
+    recovering_ = id;
+    const auto pending = [&] {
+      return vcpu.port != 0 && (vcpu.single_is_due(now(id)) || vcpu.tick_is_due(now(id)));
+    };
+    for (std::int64_t left = longest_retry; pending() && left > 0;) {
+      const std::int64_t alarm = host_->backend.alarm().due().time_since_epoch().count();
+      const std::int64_t next = std::min({alarm, next_due(), host_now() + left});
+      left -= next - host_now();
+      move_to(next);
+      serve();
+    }
+    recovering_.reset();
+    observe(true);
+  }
+
+  // --- states ---
+
+  // Into a fresh handler on another host, `gap` later on the guest's clock.
+  void migrate(std::int64_t gap) {
+    must(host_->timer.pause());
+    observe(false);
+    auto there = std::make_unique<Host>(vmm_, count());
+    std::vector<VcpuTimers> sent;
+    for (std::uint32_t id = 0; id < count(); ++id) {
+      const auto received = decode(encode(host_->timer.save(XenVcpuId{id}).value()));
+      if (!received) return wrong(received.error().message());
+      sent.push_back(received.value());
+      clocks_.base[id] = now(id) + gap;
+    }
+    host_ = std::move(there);
+    host_->backend.alarm().advance(Duration(clocks_.base[0] % (777 * ms)));
+    clocks_.epoch = host_now();
+    set_clocks();
+    for (std::uint32_t id = 0; id < count(); ++id) {
+      must(host_->timer.restore(XenVcpuId{id}, sent[id]));
+    }
+    model_.restore();
+    paused_ = false;
+  }
+  void compare_states() {
+    for (std::uint32_t id = 0; id < count(); ++id) {
+      const xen_model::Vcpu& vcpu = model_.vcpus[id];
+      const auto saved = host_->timer.save(XenVcpuId{id});
+      if (!saved) return wrong(saved.error().message());
+      const VcpuTimers& s = saved.value();
+      const auto ns = [](GuestTime time) { return time.time_since_epoch().count(); };
+      const std::int64_t deadline = s.deadline ? ns(*s.deadline) : -1;
+      const char* other = s.port.value != vcpu.port                ? "port"
+                          : deadline != vcpu.deadline.value_or(-1) ? "deadline"
+                          : s.period.count() != vcpu.period        ? "period"
+                          : ns(s.last_tick) != vcpu.last_event     ? "last tick"
+                                                                   : nullptr;
+      if (other)
+        return wrong(std::string("another ") + other + " is saved of " + text(id, now(id)));
+    }
+  }
+
+  DoubleVmm vmm_;
+  xen_model::Domain model_;
+  Clocks clocks_;
+  std::int64_t tolerance_ = 0;  // how late on the guest's clock is on time
+  std::unique_ptr<Host> host_;
+  bool paused_ = false;
+  std::optional<std::uint32_t> recovering_;
+  std::ostringstream log_;
+};
+
+template <class Path>
+struct Model : testing::Test {};
+TYPED_TEST_SUITE(Model, Paths, PathName);
+
+template <class Path>
+bool holds(std::int64_t ppm) {
+  return rc::check([ppm] {
+    const auto vcpus = *rc::gen::inRange(1u, 5u).as("vCPUs");
+    const auto start = *rc::gen::element<std::int64_t>(1, 1000 * ms, std::int64_t{1} << 53);
+    const auto ops = *rc::gen::container<std::vector<Op>>(any_op()).as("operations");
+    World<Path> world(vcpus, ppm, start);
+    for (std::uint32_t id = 0; id < vcpus; ++id) {
+      world.run({.what = Do::bind, .vcpu = id, .port = 10 + id});
+    }
+    for (const Op& op : ops) world.run(op);
+  });
+}
+
+TYPED_TEST(Model, BehavesAsXen) { EXPECT_TRUE(holds<TypeParam>(0)); }
+TYPED_TEST(Model, BehavesAsXenWhereTheGuestsClockIsFaster) { EXPECT_TRUE(holds<TypeParam>(500)); }
+TYPED_TEST(Model, BehavesAsXenWhereTheGuestsClockIsSlower) { EXPECT_TRUE(holds<TypeParam>(-500)); }
+
+// Unless the user says otherwise; read before the first property.
+const int more_than_by_default = ::setenv("RC_PARAMS", "max_success=2000 max_size=100", 0);
+
+}  // namespace
+}  // namespace xen_timer

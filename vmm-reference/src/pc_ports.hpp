@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The ports of a small PC: a serial console, a clock, and the ways to power off and to reset.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <ctime>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "kvm_ioctls/vm.hpp"
+#include "linux_loader/acpi.hpp"
+#include "vm_superio/i8042.hpp"
+#include "vm_superio/rtc.hpp"
+#include "vm_superio/serial.hpp"
+
+namespace vmm_reference {
+
+enum class Ending { poweroff, reboot, crash, left };
+
+// One for all vCPUs, and for whoever types.
+class PcPorts {
+ public:
+  // `ended` is called once, from a vCPU's thread.
+  PcPorts(const kvm_ioctls::Vm& vm, std::function<void(Ending)> ended)
+      : line_{vm}, ended_(std::move(ended)) {}
+
+  bool out(std::uint16_t port, std::span<const std::byte> data) {
+    const auto value = std::to_integer<std::uint8_t>(data[0]);
+    if (is_serial(port)) {
+      const std::scoped_lock lock(mutex_);
+      serial_.write(port - linux_loader::com1_port, value);
+    } else if (is_rtc(port)) {
+      const std::scoped_lock lock(mutex_);
+      rtc_.write(port - rtc_.first_port, value);
+    } else if (port == linux_loader::sleep_control_port && linux_loader::is_poweroff(value)) {
+      ended_(Ending::poweroff);
+    } else if (vm_superio::i8042_resets(port, value)) {
+      ended_(Ending::reboot);
+    }
+    return true;
+  }
+  void in(std::uint16_t port, std::span<std::byte> data) {
+    std::fill(data.begin(), data.end(), std::byte{0xff});
+    const std::scoped_lock lock(mutex_);
+    if (is_serial(port)) data[0] = std::byte{serial_.read(port - linux_loader::com1_port)};
+    if (is_rtc(port)) data[0] = std::byte{rtc_.read(port - rtc_.first_port)};
+    if (port == linux_loader::sleep_status_port) data[0] = std::byte{0};
+    if (port == vm_superio::i8042_command_port || port == vm_superio::i8042_data_port) {
+      data[0] = std::byte{vm_superio::i8042_read(port)};
+    }
+  }
+  // What was typed; how much of it was taken.
+  std::size_t type(std::span<const std::uint8_t> bytes) {
+    const std::scoped_lock lock(mutex_);
+    return serial_.receive(bytes);
+  }
+
+ private:
+  struct Line {
+    const kvm_ioctls::Vm& vm;
+    void transmit(std::uint8_t byte) {
+      std::fputc(byte, stdout);
+      if (byte == '\n') std::fflush(stdout);
+    }
+    // Can't fail for a pin that is there.
+    void set_interrupt(bool level) { (void)vm.irq_line(linux_loader::com1_gsi, level); }
+    void ready_for_input() {}
+  };
+  static constexpr bool is_serial(std::uint16_t port) {
+    return port >= linux_loader::com1_port && port < linux_loader::com1_port + 8;
+  }
+  bool is_rtc(std::uint16_t port) const {
+    return port >= rtc_.first_port && port < rtc_.first_port + rtc_.port_count;
+  }
+
+  std::mutex mutex_;
+  Line line_;
+  vm_superio::Serial<Line> serial_{line_};
+  vm_superio::Rtc<std::time_t (*)()> rtc_{[] { return std::time(nullptr); }};
+  std::function<void(Ending)> ended_;
+};
+
+}  // namespace vmm_reference
