@@ -7,18 +7,42 @@ namespace vmm_reference {
 
 namespace cpuid = xen_abi::cpuid;
 
-std::vector<kvm_cpuid_entry2> guest_cpuid(std::span<const kvm_cpuid_entry2> supported,
-                                          vmm_base::KvmVcpuId apic, vmm_base::XenVcpuId xen) {
-  std::vector<kvm_cpuid_entry2> leaves;
-  for (kvm_cpuid_entry2 leaf : supported) {
-    if (leaf.function >> 16 == 0x4000) continue;  // KVM's own signature
+namespace {
+
+constexpr std::uint32_t hypervisors = 0x4000;  // the upper half of their leaves
+constexpr std::uint32_t leaf_1_tsc_deadline = 1u << 24;
+constexpr std::uint32_t leaf_1_hypervisor = 1u << 31;
+
+std::vector<kvm_cpuid_entry2> processor(std::span<const kvm_cpuid_entry2> supported,
+                                        vmm_base::KvmVcpuId apic) {
+  std::vector<kvm_cpuid_entry2> leaves(supported.begin(), supported.end());
+  for (kvm_cpuid_entry2& leaf : leaves) {
     if (leaf.function == 1) {
       leaf.ebx = (leaf.ebx & 0x00ffffff) | apic.value << 24;
-      leaf.ecx |= 1u << 31;  // runs under a hypervisor
+      leaf.ecx |= leaf_1_hypervisor;
     }
     if (leaf.function == 0xb || leaf.function == 0x1f) leaf.edx = apic.value;
-    leaves.push_back(leaf);
   }
+  return leaves;
+}
+
+}  // namespace
+
+std::vector<kvm_cpuid_entry2> kvm_guest_cpuid(std::span<const kvm_cpuid_entry2> supported,
+                                              vmm_base::KvmVcpuId apic, bool tsc_deadline) {
+  std::vector<kvm_cpuid_entry2> leaves = processor(supported, apic);
+  for (kvm_cpuid_entry2& leaf : leaves) {
+    if (leaf.function == 1 && tsc_deadline) leaf.ecx |= leaf_1_tsc_deadline;
+  }
+  return leaves;
+}
+
+std::vector<kvm_cpuid_entry2> xen_guest_cpuid(std::span<const kvm_cpuid_entry2> supported,
+                                              vmm_base::KvmVcpuId apic, vmm_base::XenVcpuId xen) {
+  std::vector<kvm_cpuid_entry2> leaves = processor(supported, apic);
+  std::erase_if(leaves, [](const kvm_cpuid_entry2& leaf) {
+    return leaf.function >> 16 == hypervisors;  // KVM's own signature
+  });
   const auto add = [&](std::uint32_t offset, std::uint32_t eax, std::uint32_t ebx,
                        std::uint32_t ecx, std::uint32_t edx) {
     kvm_cpuid_entry2 leaf{};

@@ -16,6 +16,7 @@ namespace vmm_reference {
 namespace {
 
 constexpr std::uint64_t ram_size = 64 << 20;
+constexpr std::chrono::seconds default_timeout{60};
 
 Result<void> set_entry(Machine& machine, Gpa entry, std::uint32_t timers) {
   VMM_CHECK(write_page_tables(machine.memory));
@@ -52,11 +53,10 @@ bool read_report(const vm_memory::GuestMemory& memory, Gpa gpa, VcpuReport& vcpu
 std::variant<RunReport, std::string> run_domain(const Host& host, std::span<const std::byte> guest,
                                                 TimerMode mode, std::uint32_t vcpu_count,
                                                 const Options& options) {
-  auto created =
-      create_machine(host, {.ram_size = ram_size,
-                            .vcpu_count = vcpu_count,
-                            .all_running = true,
-                            .xen_ids = mode == TimerMode::kernel || mode == TimerMode::moving});
+  auto created = create_machine(host, {.ram_size = ram_size,
+                                       .vcpu_count = vcpu_count,
+                                       .all_running = true,
+                                       .xen_ids = keeps_timers_in_kernel(mode)});
   if (!created) return created.error().message();
   Machine machine = std::move(created).assume_value();
 
@@ -69,7 +69,8 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
   XenPlatform platform(host, machine.vm, machine.memory, machine.vcpus);
   std::vector<TestPorts> ports(vcpu_count);
   DomainRun run(vcpu_count);
-  auto done = run_xen_domain(host, machine, platform, mode, std::span(ports), run, options.timeout);
+  run.timeout = options.timeout.value_or(default_timeout);
+  auto done = run_xen_domain(host, machine, platform, mode, std::span(ports), run);
   if (!done) return done.error().message();
 
   RunReport report{.mode = mode, .vcpus = std::vector<VcpuReport>(vcpu_count)};

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "linux_domain.hpp"
 
+#include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
+#include "console.hpp"
 #include "linux_loader/acpi.hpp"
 #include "linux_loader/boot.hpp"
 #include "linux_loader/mapped_file.hpp"
@@ -58,6 +61,53 @@ struct SharedPorts {
   void in(std::uint16_t port, std::span<std::byte> data) { pc->in(port, data); }
 };
 
+// How the guest ended is what is said first.
+class FirstEnding {
+ public:
+  explicit FirstEnding(boost::asio::io_context& loop) : loop_(loop) {}
+  // From any thread.
+  void is(Ending how) {
+    const std::scoped_lock lock(mutex_);
+    if (!how_) how_ = how;
+    loop_.stop();
+  }
+  std::optional<Ending> get() const { return how_; }
+
+ private:
+  boost::asio::io_context& loop_;
+  std::mutex mutex_;
+  std::optional<Ending> how_;
+};
+
+Ending ending_of(xen_abi::ShutdownReason reason) {
+  switch (reason) {
+    case xen_abi::ShutdownReason::poweroff:
+      return Ending::poweroff;
+    case xen_abi::ShutdownReason::reboot:
+      return Ending::reboot;
+    case xen_abi::ShutdownReason::watchdog:
+      return Ending::watchdog;
+    default:
+      return Ending::crash;
+  }
+}
+
+Result<bool> run_as_xen_guest(const Host& host, Machine& machine, TimerMode mode,
+                              std::span<SharedPorts> ports, DomainRun& run, FirstEnding& ending) {
+  XenPlatform platform(host, machine.vm, machine.memory, machine.vcpus);
+  platform.on_shutdown([&](xen_abi::ShutdownReason reason) { ending.is(ending_of(reason)); });
+  return run_xen_domain(host, machine, platform, mode, ports, run);
+}
+
+bool run_as_kvm_guest(Machine& machine, std::span<SharedPorts> ports, DomainRun& run) {
+  VcpuThreads<kvm_ioctls::Vcpu> threads(machine.vcpus);
+  return run_vcpus(threads, run, [&](XenVcpuId id) {
+    run_vcpu(
+        machine.vcpus[id.value], NoCalls{}, ports[id.value], [&] { return threads.serve(id); },
+        run.states[id.value]);
+  });
+}
+
 }  // namespace
 
 std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
@@ -71,64 +121,54 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
     initramfs.emplace(std::move(opened).assume_value());
   }
 
-  const std::uint64_t ram = std::uint64_t{options.memory_mib} << 20;
+  const bool xen = options.boot != Boot::native;
   const std::uint32_t vcpus = options.vcpus.front();
-  auto created =
-      create_machine(host, {.ram_size = ram,
-                            .vcpu_count = vcpus,
-                            .xen_ids = mode == TimerMode::kernel || mode == TimerMode::moving});
+  auto created = create_machine(host, {.ram_size = std::uint64_t{options.memory_mib} << 20,
+                                       .vcpu_count = vcpus,
+                                       .xen = xen,
+                                       .xen_ids = xen && keeps_timers_in_kernel(mode)});
   if (!created) return created.error().message();
   Machine machine = std::move(created).assume_value();
 
+  const bool pvh = options.boot == Boot::pvh;
   std::vector<linux_loader::AcpiCpu> cpus;
   for (std::uint32_t id = 0; id < vcpus; ++id) cpus.push_back({XenVcpuId{id}, {id}});
-  auto tables = linux_loader::write_acpi_tables(machine.memory, {.cpus = cpus, .cmos_rtc = true});
+  // A PVH guest has its time from Xen.
+  auto tables = linux_loader::write_acpi_tables(machine.memory, {.cpus = cpus, .cmos_rtc = !pvh});
   if (!tables) return tables.error().message();
   auto state = linux_loader::load_linux(
-      machine.memory,
-      {.kernel = kernel.value().bytes(),
-       .initramfs = initramfs ? initramfs->bytes() : std::span<const std::byte>{},
-       .cmdline = options.cmdline,
-       .memory_map = linux_loader::pc_memory_map(ram),
-       .rsdp = linux_loader::rsdp_gpa,
-       .entry = options.boot == "pvh" ? linux_loader::Entry::pvh : linux_loader::Entry::linux64});
+      machine.memory, {.kernel = kernel.value().bytes(),
+                       .initramfs = initramfs ? initramfs->bytes() : std::span<const std::byte>{},
+                       .cmdline = options.cmdline,
+                       .memory_map = machine.memory_map,
+                       .rsdp = linux_loader::rsdp_gpa,
+                       .entry = pvh ? linux_loader::Entry::pvh : linux_loader::Entry::linux64});
   if (!state) return options.kernel + ": " + state.error().message();
   if (auto set = set_state(machine.vcpus[0], state.value()); !set) return set.error().message();
 
-  XenPlatform platform(host, machine.vm, machine.memory, machine.vcpus);
   DomainRun run(vcpus);
-  std::mutex mutex;
-  std::optional<Ending> ending;
-  const auto end = [&](Ending how) {
-    const std::scoped_lock lock(mutex);
-    if (!ending) ending = how;
-    run.ended = true;
-    run.interrupt();
-  };
-  platform.on_shutdown([&](xen_abi::ShutdownReason reason) {
-    using Reason = xen_abi::ShutdownReason;
-    end(reason == Reason::poweroff ? Ending::poweroff
-        : reason == Reason::reboot ? Ending::reboot
-                                   : Ending::crash);
-  });
-  PcPorts pc(machine.vm, end);
+  run.timeout = options.timeout.value_or(std::chrono::seconds(0));
+  FirstEnding ending(run.loop);
+  Console console(run.loop, [&] { ending.is(Ending::left); });
+  PcPorts pc(machine.vm, console, [&](Ending how) { ending.is(how); });
+  console.connect([&](std::span<const std::uint8_t> typed) { return pc.type(typed); });
   std::vector<SharedPorts> ports(vcpus, SharedPorts{&pc});
-  auto done = run_xen_domain(host, machine, platform, mode, std::span(ports), run, options.timeout);
-  std::fflush(stdout);
-  if (!done) return done.error().message();
-  LinuxRun result{.ending = ending.value_or(Ending::crash)};
+  auto in_time = xen ? run_as_xen_guest(host, machine, mode, std::span(ports), run, ending)
+                     : Result<bool>(run_as_kvm_guest(machine, std::span(ports), run));
+  if (!in_time) return in_time.error().message();
+
+  LinuxRun result{.ending =
+                      ending.get().value_or(in_time.value() ? Ending::crash : Ending::timeout)};
   for (std::uint32_t id = 0; id < vcpus; ++id) {
-    if (run.states[id].fault.empty()) continue;
-    result.fault = "vCPU " + std::to_string(id) + ": " + run.states[id].fault;
-    break;
+    const VcpuState& vcpu = run.states[id];
+    const std::string name = "vCPU " + std::to_string(id) + ": ";
+    if (!vcpu.fault.empty() && result.fault.empty()) result.fault = name + vcpu.fault;
+    if (vcpu.host_errors != 0) {
+      result.remarks.push_back(name + std::to_string(vcpu.host_errors) +
+                               " host errors, the first: " + vcpu.first_host_error);
+    }
+    result.punted += vcpu.punted;
   }
-  for (std::uint32_t id = 0; id < vcpus; ++id) {
-    if (run.states[id].host_errors == 0) continue;
-    std::fprintf(stderr, "vCPU %u: %llu host errors, the first: %s\n", id,
-                 static_cast<unsigned long long>(run.states[id].host_errors),
-                 run.states[id].first_host_error.c_str());
-  }
-  if (!done.value()) return "the time is out";
   return result;
 }
 

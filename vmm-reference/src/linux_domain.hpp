@@ -3,8 +3,10 @@
 // An unmodified Linux kernel as a Xen guest, with a serial console.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "host.hpp"
 #include "options.hpp"
@@ -14,10 +16,12 @@ namespace vmm_reference {
 
 struct LinuxRun {
   Ending ending{};
-  std::string fault{};  // of a crash
+  std::string fault{};                 // of a crash: what KVM said
+  std::vector<std::string> remarks{};  // what else went wrong, a sentence each
+  std::uint64_t punted = 0;            // timer hypercalls that came to us
 };
 
-// Runs the guest until it ends, its console being standard output. Error: a sentence.
+// Runs the guest until it ends, its serial line being standard input and output. Error: a sentence.
 [[nodiscard]] std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
                                                             const Options& options);
 

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "cpuid.hpp"
-#include "linux_loader/memory_map.hpp"
 #include "xen_abi/cpuid.hpp"
 
 namespace vmm_reference {
@@ -23,11 +22,11 @@ Result<Machine> create_machine(const Host& host, const MachineConfig& config) {
   VMM_CHECK(vm.set_identity_map_addr(Gpa{0xfffbc000}));
   VMM_CHECK(vm.set_tss_addr(Gpa{0xfffbd000}));
   VMM_CHECK(vm.create_irqchip());
-  if (host.xen_exits) {
+  if (config.xen && host.xen_exits) {
     std::uint32_t flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL;
     if (host.evtchn_send) flags |= KVM_XEN_HVM_CONFIG_EVTCHN_SEND;
     VMM_CHECK(vm.xen_hvm_config(flags, xen_abi::cpuid::hypercall_msr));
-  } else {
+  } else if (config.xen) {
     VMM_CHECK(vm.enable_cap(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN |
                                                             KVM_MSR_EXIT_REASON_INVAL |
                                                             KVM_MSR_EXIT_REASON_FILTER));
@@ -38,13 +37,15 @@ Result<Machine> create_machine(const Host& host, const MachineConfig& config) {
   }
 
   VMM_TRY(supported, host.kvm.get_supported_cpuid());
+  VMM_TRY(tsc_deadline, host.kvm.check_extension(KVM_CAP_TSC_DEADLINE_TIMER));
   std::vector<kvm_ioctls::Vcpu> vcpus;
   for (std::uint32_t index = 0; index < config.vcpu_count; ++index) {
     // In this VMM the three ids of a vCPU are one number.
     const vmm_base::KvmVcpuId apic{index};
     const XenVcpuId xen{index};
     VMM_TRY(vcpu, vm.create_vcpu(apic));
-    VMM_CHECK(vcpu.set_cpuid2(guest_cpuid(supported, apic, xen)));
+    VMM_CHECK(vcpu.set_cpuid2(config.xen ? xen_guest_cpuid(supported, apic, xen)
+                                         : kvm_guest_cpuid(supported, apic, tsc_deadline != 0)));
     if (config.all_running) {
       VMM_CHECK(vcpu.set_mp_state({KVM_MP_STATE_RUNNABLE}));
     }
@@ -52,10 +53,11 @@ Result<Machine> create_machine(const Host& host, const MachineConfig& config) {
     if (config.xen_ids) {
       VMM_CHECK(vcpu.xen_vcpu_set_attr(kvm_ioctls::XenVcpuIdAttr{xen}));
     }
-    if (!host.xen_exits) vcpu.sync_registers();
+    if (config.xen && !host.xen_exits) vcpu.sync_registers();
     vcpus.push_back(std::move(vcpu));
   }
-  return Machine{std::move(memory), std::move(vm), std::move(vcpus)};
+  return Machine{std::move(memory), std::move(vm), std::move(vcpus),
+                 linux_loader::pc_memory_map(config.ram_size)};
 }
 
 }  // namespace vmm_reference

@@ -5,7 +5,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 namespace vmm_reference {
@@ -39,19 +41,34 @@ constexpr const char* to_string(TimerMode mode) noexcept {
   return "?";
 }
 
+// Where KVM is told the vCPUs' Xen ids, which makes it answer the timer calls.
+constexpr bool keeps_timers_in_kernel(TimerMode mode) noexcept {
+  return mode == TimerMode::kernel || mode == TimerMode::moving;
+}
+
+// How a Linux kernel is entered, and whose guest it is.
+enum class Boot {
+  pvh,     // a Xen guest, by Xen's PVH entry
+  hvm,     // a Xen guest, by Linux's 64-bit entry
+  native,  // a guest of KVM's own, by Linux's 64-bit entry
+};
+
 struct Options {
-  std::string guest;                        // path of an ELF file
-  std::vector<std::uint32_t> vcpus{1};      // one run each, 1 to 8
-  std::vector<std::string> timers{"auto"};  // one run each: a TimerMode's name, auto or all
-  std::uint32_t count = 1000;               // timers a vCPU
-  std::chrono::seconds timeout{60};         // a run
+  std::string guest;                            // path of an ELF file
+  std::vector<std::uint32_t> vcpus{1};          // one run each, 1 to 8
+  std::vector<std::string> timers{"auto"};      // one run each: a TimerMode's name, auto or all
+  std::uint32_t count = 1000;                   // timers a vCPU
+  std::optional<std::chrono::seconds> timeout;  // a run; test guests: 60 s, Linux guests: none
   std::string device = "/dev/kvm";
   // A Linux guest instead:
   std::string kernel;     // path of a bzImage or vmlinux
   std::string initramfs;  // path; empty for none
   std::string cmdline = "console=ttyS0";
   std::uint32_t memory_mib = 256;
-  std::string boot = "pvh";  // or hvm: by the 64-bit entry
+  Boot boot = Boot::pvh;
 };
+
+// What the command line asks for; or the status to exit with, after help or a complaint.
+[[nodiscard]] std::variant<Options, int> parse_options(int argc, char** argv);
 
 }  // namespace vmm_reference

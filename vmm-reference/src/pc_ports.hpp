@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <ctime>
 #include <functional>
 #include <mutex>
@@ -14,6 +13,7 @@
 #include <span>
 #include <utility>
 
+#include "console.hpp"
 #include "kvm_ioctls/vm.hpp"
 #include "linux_loader/acpi.hpp"
 #include "vm_superio/i8042.hpp"
@@ -22,20 +22,20 @@
 
 namespace vmm_reference {
 
-enum class Ending { poweroff, reboot, crash, left };
+// How a guest's run came to its end; left: by the user.
+enum class Ending { poweroff, reboot, crash, watchdog, left, timeout };
 
 // One for all vCPUs, and for whoever types.
 class PcPorts {
  public:
-  // `ended` is called once, from a vCPU's thread.
-  PcPorts(const kvm_ioctls::Vm& vm, std::function<void(Ending)> ended)
-      : line_{vm}, ended_(std::move(ended)) {}
+  // `ended` may be called from any vCPU's thread.
+  PcPorts(const kvm_ioctls::Vm& vm, Console& console, std::function<void(Ending)> ended)
+      : line_{vm, console}, ended_(std::move(ended)) {}
 
   bool out(std::uint16_t port, std::span<const std::byte> data) {
     const auto value = std::to_integer<std::uint8_t>(data[0]);
     if (is_serial(port)) {
-      const std::scoped_lock lock(mutex_);
-      serial_.write(port - linux_loader::com1_port, value);
+      write_serial(port, value);
     } else if (is_rtc(port)) {
       const std::scoped_lock lock(mutex_);
       rtc_.write(port - rtc_.first_port, value);
@@ -65,14 +65,19 @@ class PcPorts {
  private:
   struct Line {
     const kvm_ioctls::Vm& vm;
-    void transmit(std::uint8_t byte) {
-      std::fputc(byte, stdout);
-      if (byte == '\n') std::fflush(stdout);
-    }
+    Console& console;
+    void transmit(std::uint8_t byte) { console.write(byte); }
     // Can't fail for a pin that is there.
     void set_interrupt(bool level) { (void)vm.irq_line(linux_loader::com1_gsi, level); }
-    void ready_for_input() {}
+    void ready_for_input() { console.ready_for_input(); }
   };
+  void write_serial(std::uint16_t port, std::uint8_t value) {
+    {
+      const std::scoped_lock lock(mutex_);
+      serial_.write(port - linux_loader::com1_port, value);
+    }
+    line_.console.await_room();
+  }
   static constexpr bool is_serial(std::uint16_t port) {
     return port >= linux_loader::com1_port && port < linux_loader::com1_port + 8;
   }

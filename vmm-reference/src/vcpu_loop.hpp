@@ -5,19 +5,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstring>
-#include <optional>
+#include <span>
 #include <string>
 
-#include "hypercall_port.hpp"
 #include "kvm_ioctls/exit.hpp"
-#include "kvm_ioctls/vcpu.hpp"
-#include "xen_abi/cpuid.hpp"
-#include "xen_abi/hypercall.hpp"
-#include "xen_abi/vcpu.hpp"
-#include "xen_platform.hpp"
 
 namespace vmm_reference {
 
@@ -29,30 +22,14 @@ struct VcpuState {
   std::string fault;              // once the thread has ended
 };
 
-inline bool is_timer_call(const xen_abi::Hypercall& call) {
-  if (call.number == xen_abi::hypercall::set_timer_op) return true;
-  const auto command = static_cast<std::uint32_t>(call.params[0]);
-  return call.number == xen_abi::hypercall::vcpu_op &&
-         (command == xen_abi::vcpuop::set_singleshot_timer ||
-          command == xen_abi::vcpuop::stop_singleshot_timer);
-}
-
-// Runs until `ports` or a fault ends it, or `interrupted(id)`, which is called when a signal has
-// come, says not to go on. Ports has out(port, data), false to end, and in(port, data).
-template <class Dispatcher, class Interrupted, class Ports>
-void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispatcher& dispatcher,
-              std::optional<HypercallPort>& hypercall_port, const Interrupted& interrupted,
-              Ports& ports, VcpuState& state) {
-  const auto answer = [&](const xen_abi::Hypercall& call) {
-    if (is_timer_call(call)) ++state.punted;
-    platform.enter_hypercall(id, call.long_mode);
-    const xen_abi::Answer given = dispatcher(id, call);
-    if (!given.host && state.host_errors++ == 0) {
-      state.first_host_error = given.host.error().message();
-    }
-    return given.guest.rax();
-  };
-
+// Runs until `ports` or a fault ends it, or `interrupted()`, which is called when a signal has
+// come, says not to go on.
+//   calls: what the guest asks of its hypervisor. hypercall(exit, state); out(exit, state) and
+//     write_msr(exit), true if that was for them.
+//   ports: out(port, data), false to end, and in(port, data).
+template <class Vcpu, class Calls, class Ports, class Interrupted>
+void run_vcpu(Vcpu& vcpu, Calls&& calls, Ports& ports, const Interrupted& interrupted,
+              VcpuState& state) {
   for (bool go_on = true; go_on;) {
     auto ran = vcpu.run();
     if (!ran) {
@@ -62,17 +39,11 @@ void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispa
     go_on = kvm_ioctls::match(
         ran.assume_value(),
         [&](kvm_ioctls::XenHypercall& call) {
-          xen_abi::Hypercall decoded{call.input(), {}, call.longmode(), call.cpl()};
-          std::copy(call.params().begin(), call.params().end(), decoded.params.begin());
-          call.set_result(answer(decoded));
+          calls.hypercall(call, state);
           return true;
         },
         [&](kvm_ioctls::IoOut& out) {
-          if (hypercall_port && out.port == HypercallPort::port) {
-            vcpu.set_synced_rax(answer(HypercallPort::decode(vcpu)));
-            return true;
-          }
-          return ports.out(out.port, std::span<const std::byte>(out.data));
+          return calls.out(out, state) || ports.out(out.port, std::span<const std::byte>(out.data));
         },
         [&](kvm_ioctls::IoIn& in) {
           ports.in(in.port, in.data);
@@ -85,14 +56,11 @@ void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispa
         },
         [&](kvm_ioctls::MmioWrite&) { return true; },
         [&](kvm_ioctls::MsrWrite& write) {
-          if (hypercall_port && write.index() == xen_abi::cpuid::hypercall_msr &&
-              HypercallPort::decode(vcpu).long_mode && hypercall_port->fill(write.value())) {
-            write.accept();
-          }
+          if (calls.write_msr(write)) write.accept();
           return true;
         },
         [&](kvm_ioctls::MsrRead&) { return true; },  // #GP
-        [&](kvm_ioctls::Interrupted&) { return interrupted(id); },
+        [&](kvm_ioctls::Interrupted&) { return interrupted(); },
         [&](kvm_ioctls::Shutdown&) {
           state.fault = "the guest crashed (a triple fault)";
           return false;
@@ -111,7 +79,7 @@ void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispa
           return false;
         },
         [&](auto&) {
-          state.fault = "an exit that a Xen guest has no reason for";
+          state.fault = "an exit that this guest has no reason for";
           return false;
         });
   }

@@ -4,15 +4,16 @@
 // one vCPU's hypercall does to another is done by the other's thread.
 //
 //   VcpuThreads threads(machine.vcpus);
-//   threads.start([&](XenVcpuId id) { run_vcpu(...); });   // calls serve() when it is interrupted
-//   threads.run_on(XenVcpuId{1}, [&] { ... });             // from any thread
+//   threads.start([&](XenVcpuId id) { run_vcpu(...); },   // calls serve() when it is interrupted
+//                 [&] { loop.stop(); });                  // once all have ended
+//   threads.run_on(XenVcpuId{1}, [&] { ... });            // from any thread
 #pragma once
 
 #include <pthread.h>
 
-#include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <cstddef>
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -43,10 +44,12 @@ class VcpuThreads {
   ~VcpuThreads() { stop(); }
 
   // Calls body(id) on a thread for each vCPU. It has to call serve(id) whenever KVM_RUN was
-  // interrupted, and to return when that says so.
-  void start(std::function<void(XenVcpuId)> body) {
+  // interrupted, and to return when that says so. The last thread to end calls all_ended().
+  void start(std::function<void(XenVcpuId)> body, std::function<void()> all_ended) {
     const std::scoped_lock lock(mutex_);
     body_ = std::move(body);
+    all_ended_ = std::move(all_ended);
+    running_ = slots_.size();
     for (std::uint32_t index = 0; index < slots_.size(); ++index) {
       slots_[index].running = true;
       slots_[index].thread = std::thread([this, index] {
@@ -55,7 +58,9 @@ class VcpuThreads {
         std::unique_lock guard(mutex_);
         do_asked(guard, slots_[index]);
         slots_[index].running = false;
-        changed_.notify_all();
+        const bool last = --running_ == 0;
+        guard.unlock();
+        if (last) all_ended_();
       });
     }
   }
@@ -106,23 +111,6 @@ class VcpuThreads {
     for (std::uint32_t index = 0; index < slots_.size(); ++index) {
       if (slots_[index].running) kick(XenVcpuId{index});
     }
-  }
-
-  // Waits until all have ended, or `over()`, or for `time`. Whether it was one of the first two.
-  template <class Over>
-  bool wait_for(std::chrono::nanoseconds time, Over&& over) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, time, [&] {
-      for (const Slot& slot : slots_) {
-        if (slot.running) return over();
-      }
-      return true;
-    });
-  }
-  // Something that an over() looks at has changed.
-  void notify() {
-    const std::scoped_lock lock(mutex_);
-    changed_.notify_all();
   }
 
   // Ends all threads, and waits for them.
@@ -180,6 +168,8 @@ class VcpuThreads {
   std::condition_variable changed_;
   std::vector<Slot> slots_;  // by Xen vCPU id
   std::function<void(XenVcpuId)> body_;
+  std::function<void()> all_ended_;
+  std::size_t running_ = 0;
   bool stopping_ = false;
 };
 

@@ -4,22 +4,25 @@
 // with them until the guest is done.
 #pragma once
 
-#include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <cstdio>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <span>
-#include <utility>
 #include <vector>
 
+#include "cpuid.hpp"
+#include "domain_run.hpp"
 #include "hypercall_port.hpp"
+#include "hypercalls.hpp"
 #include "machine.hpp"
 #include "options.hpp"
+#include "timer_mover.hpp"
 #include "timer_thread.hpp"
 #include "vcpu_loop.hpp"
 #include "vcpu_threads.hpp"
+#include "watchdogs.hpp"
+#include "xen_abi/memory.hpp"
 #include "xen_evtchn/channels.hpp"
 #include "xen_hcall/console_op.hpp"
 #include "xen_hcall/dispatcher.hpp"
@@ -41,25 +44,25 @@
 
 namespace vmm_reference {
 
-// What a run leaves behind, by Xen vCPU id; and how it is ended from outside.
-struct DomainRun {
-  explicit DomainRun(std::size_t vcpus) : states(vcpus) {}
-  std::vector<VcpuState> states;
-  std::atomic<bool> ended = false;  // set, and then interrupt(): all vCPUs stop
-  std::function<void()> interrupt = [] {};
-};
+// As XENMEM_memory_map tells it.
+inline std::vector<xen_abi::E820Entry> e820(std::span<const linux_loader::MemoryRange> map) {
+  std::vector<xen_abi::E820Entry> entries;
+  for (const auto& range : map) {
+    entries.push_back({range.start.value, range.size, static_cast<std::uint32_t>(range.type)});
+  }
+  return entries;
+}
 
-// Runs the vCPUs, `ports[id]` being where port I/O of each goes; returns whether the guest was done
-// before the timeout.
+// Runs the vCPUs, `ports[id]` being where port I/O of each goes; false if the time was out.
 template <class Backend, class Ports>
 Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform, Backend& backend,
-                      TimerMode mode, std::span<Ports> ports, DomainRun& run,
-                      std::chrono::nanoseconds timeout) {
+                      TimerMode mode, std::span<Ports> ports, DomainRun& run) {
   const auto count = static_cast<std::uint32_t>(machine.vcpus.size());
   xen_timer::Handler timer(platform, backend);
   xen_evtchn::Channels channels(xen_abi::event_ports_64, count);
-  xen_hcall::VersionOp version(platform, {});
-  xen_hcall::MemoryOp memory(platform);
+  xen_hcall::VersionOp version(platform,
+                               {.major = xen_version >> 16, .minor = xen_version & 0xffff});
+  xen_hcall::MemoryOp memory(platform, e820(machine.memory_map));
   xen_hcall::Shutdown shutdown(platform);
   xen_hcall::VcpuOp vcpus(platform, count, shutdown);
   xen_hcall::HvmOp hvm(platform, count);
@@ -74,63 +77,45 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
   xen_hcall::MulticallOp multicall(platform, calls);
   xen_hcall::Dispatcher dispatcher(multicall, calls);
 
-  platform.on_timer_bound([&](XenVcpuId vcpu, EventPort port) {
-    return port == EventPort{} ? timer.unbind(vcpu) : timer.bind(vcpu, port);
-  });
-
   std::optional<HypercallPort> hypercall_port;
   if (!host.xen_exits) hypercall_port.emplace(machine.memory);
   auto timer_thread = TimerThread::start(timer, backend.fd());
   if (!timer_thread) return timer_thread.error();
   VcpuThreads<kvm_ioctls::Vcpu> threads(machine.vcpus);
+  Watchdogs watchdogs(run.loop, [&] { platform.shutdown(xen_abi::ShutdownReason::watchdog); });
+
+  platform.on_timer_bound([&](XenVcpuId vcpu, EventPort port) {
+    return port == EventPort{} ? timer.unbind(vcpu) : timer.bind(vcpu, port);
+  });
   platform.on_work([&](XenVcpuId id, const std::function<Result<void>()>& work) {
     return threads.run_on(id, work);
   });
-  run.interrupt = [&] { threads.notify(); };
-
-  // That a timer can move under a running guest: to the kernel and back, all the time.
-  std::vector<char> in_kernel(count);
-  const auto move = [&](XenVcpuId id) {
-    in_kernel[id.value] = !in_kernel[id.value];
-    auto moved = timer.hand_over(id, in_kernel[id.value] != 0);
-    if (!moved) std::fprintf(stderr, "timers: %s\n", moved.error().message().c_str());
-  };
-  const std::chrono::nanoseconds every =
-      mode == TimerMode::moving ? std::chrono::nanoseconds(300'000) : timeout;
-
-  threads.start([&](XenVcpuId id) {
-    const auto interrupted = [&](XenVcpuId vcpu) {
-      if (mode == TimerMode::moving) move(vcpu);
-      return threads.serve(vcpu);
-    };
-    run_vcpu(machine.vcpus[id.value], id, platform, dispatcher, hypercall_port, interrupted,
-             ports[id.value], run.states[id.value]);
-    if (!run.states[id.value].fault.empty()) {
-      run.ended = true;
-      threads.notify();
-    }
+  platform.on_watchdog([&](std::uint32_t index, std::optional<std::chrono::seconds> after) {
+    watchdogs.set(index, after);
   });
-  const auto deadline = std::chrono::steady_clock::now() + timeout;
-  bool done = false;
-  for (auto left = timeout; !done && left > std::chrono::nanoseconds(0);
-       left = deadline - std::chrono::steady_clock::now()) {
-    done = threads.wait_for(std::min(left, every), [&] { return run.ended.load(); });
-    if (!done) threads.kick_all();
-  }
-  threads.stop();
-  run.interrupt = [] {};
-  return done;
+
+  std::optional<TimerMover> mover;
+  if (mode == TimerMode::moving) mover.emplace(run.loop, count, [&] { threads.kick_all(); });
+  return run_vcpus(threads, run, [&](XenVcpuId id) {
+    kvm_ioctls::Vcpu& vcpu = machine.vcpus[id.value];
+    const auto interrupted = [&] {
+      if (mover) mover->move(timer, id);
+      return threads.serve(id);
+    };
+    run_vcpu(vcpu,
+             XenCalls(vcpu, id, platform, dispatcher, hypercall_port ? &*hypercall_port : nullptr),
+             ports[id.value], interrupted, run.states[id.value]);
+  });
 }
 
 // The same with the back end that goes with `mode`.
 template <class Ports>
 Result<bool> run_xen_domain(const Host& host, Machine& machine, XenPlatform& platform,
-                            TimerMode mode, std::span<Ports> ports, DomainRun& run,
-                            std::chrono::nanoseconds timeout) {
+                            TimerMode mode, std::span<Ports> ports, DomainRun& run) {
   const auto count = static_cast<std::uint32_t>(machine.vcpus.size());
   const auto with = [&](auto backend) -> Result<bool> {
     if (!backend) return backend.error();
-    return run_with(host, machine, platform, backend.value(), mode, ports, run, timeout);
+    return run_with(host, machine, platform, backend.value(), mode, ports, run);
   };
   switch (mode) {
     case TimerMode::userspace:

@@ -35,6 +35,7 @@ XenPlatform::XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, vm_memory::
       memory_(memory),
       vcpus_(vcpus),
       state_(vcpus.size()),
+      grants_(vm, memory),
       sent_by_kernel_(xen_abi::event_ports_64) {}
 
 // --- memory ---

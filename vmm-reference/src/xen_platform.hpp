@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "grant_frames.hpp"
 #include "host.hpp"
 #include "kvm_ioctls/vcpu.hpp"
 #include "kvm_ioctls/vm.hpp"
@@ -88,6 +89,9 @@ class XenPlatform {
   using Ended = std::function<void(xen_abi::ShutdownReason)>;
   void on_shutdown(Ended ended) { ended_ = std::move(ended); }
   void shutdown(xen_abi::ShutdownReason reason);
+  // What to do to end the guest after so long, unless it is told otherwise.
+  using Watchdog = std::function<void(std::uint32_t index, std::optional<std::chrono::seconds>)>;
+  void on_watchdog(Watchdog watchdog) { watchdog_ = std::move(watchdog); }
   Result<void> set_watchdog(std::uint32_t index, std::optional<std::chrono::seconds> after);
 
   Result<void> set_callback(xen_hcall::CallbackIrq callback);
@@ -99,11 +103,12 @@ class XenPlatform {
   // No balloon: what is RAM stays.
   bool populate_page(std::uint64_t gfn) { return is_ram(gfn); }
   bool remove_page(std::uint64_t gfn) { return is_ram(gfn); }
-  // No grant table.
-  Result<void> map_grant_frame(std::uint32_t index, std::uint64_t gfn);
-  xen_hcall::GrantTableSize grant_table_size() { return {}; }
-  bool grow_grant_table(std::uint32_t /*frames*/) { return false; }
-  std::optional<std::uint64_t> grant_frame(std::uint32_t /*index*/) { return std::nullopt; }
+  Result<void> map_grant_frame(std::uint32_t index, std::uint64_t gfn) {
+    return grants_.map(index, gfn);
+  }
+  xen_hcall::GrantTableSize grant_table_size() { return grants_.size(); }
+  bool grow_grant_table(std::uint32_t frames) { return grants_.grow(frames); }
+  std::optional<std::uint64_t> grant_frame(std::uint32_t index) { return grants_.frame(index); }
   void console_write(std::span<const std::byte> text);
   std::size_t console_read(std::span<std::byte> /*to*/) { return 0; }
   Result<void> map_shared_info(std::uint64_t gfn);
@@ -149,6 +154,8 @@ class XenPlatform {
   TimerBound timer_bound_;
   Work work_ = [](XenVcpuId, const std::function<Result<void>()>& work) { return work(); };
   Ended ended_ = [](xen_abi::ShutdownReason) {};
+  Watchdog watchdog_;
+  GrantFrames grants_;
   std::vector<EventPort> sent_by_kernel_;  // what a send on this port raises there; 0: comes to us
   std::mutex routing_;                     // of KVM's table, which is only set as a whole
 };

@@ -140,7 +140,7 @@ Result<void> XenPlatform::block(XenVcpuId id) {
 
 void XenPlatform::poll(XenVcpuId id, std::span<const EventPort> /*ports*/,
                        std::uint64_t /*timeout_ns*/) {
-  yield(id);  // the guest looks for itself, and polls again
+  yield(id);  // the guest looks for itself, and polls again; KVM_XEN answers better by itself
 }
 
 // --- the domain ---
@@ -148,17 +148,15 @@ void XenPlatform::poll(XenVcpuId id, std::span<const EventPort> /*ports*/,
 void XenPlatform::shutdown(xen_abi::ShutdownReason reason) { ended_(reason); }
 
 Result<void> XenPlatform::set_watchdog(std::uint32_t index,
-                                       std::optional<std::chrono::seconds> /*after*/) {
-  return vmm_base::Error{"watchdog", ENOTSUP, index};
+                                       std::optional<std::chrono::seconds> after) {
+  if (!watchdog_) return vmm_base::Error{"watchdog", ENOTSUP, index};
+  watchdog_(index, after);
+  return vmm_base::success();
 }
 
 bool XenPlatform::is_ram(std::uint64_t gfn) {
   return gfn >> 52 == 0 &&
          memory_.host(Gpa{gfn << vmm_base::page_shift}, vmm_base::page_size) != nullptr;
-}
-
-Result<void> XenPlatform::map_grant_frame(std::uint32_t index, std::uint64_t /*gfn*/) {
-  return vmm_base::Error{"grant table frame", ENOTSUP, index};
 }
 
 void XenPlatform::console_write(std::span<const std::byte> text) {

@@ -24,7 +24,7 @@ TEST(Cpuid, XenTakesTheHypervisorsPlaceAndTellsTheVcpuItsIds) {
   kvm_cpuid_entry2 kvm{};
   kvm.function = 0x40000001;
   kvm.eax = 0xdead;
-  const auto leaves = guest_cpuid(std::vector{basic, topology, kvm}, {6}, {3});
+  const auto leaves = xen_guest_cpuid(std::vector{basic, topology, kvm}, {6}, {3});
 
   EXPECT_EQ(find(leaves, 1)->ebx >> 24, 6u);
   EXPECT_EQ(find(leaves, 0xb)->edx, 6u);

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "console.hpp"
+
+#include <unistd.h>
+
+#include <array>
+#include <boost/asio/error.hpp>
+#include <boost/asio/post.hpp>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <utility>
+
+namespace vmm_reference {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+Console::Console(asio::io_context& loop, std::function<void()> leave)
+    : loop_(loop),
+      leave_(std::move(leave)),
+      terminal_(RawTerminal::enter(STDIN_FILENO)),
+      stdin_(loop),
+      signals_(loop, SIGINT, SIGTERM, SIGHUP) {
+  signals_.add(SIGQUIT);
+  signals_.add(SIGCONT);
+  // A reader that goes away is an error of write(), not the end without a word.
+  signals_.add(SIGPIPE);
+  await_signal();
+}
+
+Console::~Console() {
+  flush();
+  stdin_.release();  // it isn't ours to close
+}
+
+void Console::await_signal() {
+  signals_.async_wait([this](error_code failed, int signal) {
+    if (failed) return;
+    if (signal == SIGCONT) {
+      if (terminal_) terminal_->again();
+    } else if (signal != SIGPIPE) {
+      leave_();
+    }
+    await_signal();
+  });
+}
+
+// --- output ---
+
+void Console::write(std::uint8_t byte) {
+  const std::scoped_lock lock(mutex_);
+  output_ += static_cast<char>(byte);
+  if (output_.size() == 1) asio::post(loop_, [this] { flush(); });
+}
+
+void Console::await_room() {
+  std::unique_lock lock(mutex_);
+  // A stopped loop doesn't say that it is.
+  while (output_.size() >= limit && !loop_.stopped()) {
+    written_.wait_for(lock, std::chrono::milliseconds(20));
+  }
+}
+
+void Console::flush() {
+  std::string output;
+  {
+    const std::scoped_lock lock(mutex_);
+    output.swap(output_);
+    written_.notify_all();
+  }
+  for (std::size_t at = 0; at < output.size();) {
+    const ssize_t size = ::write(STDOUT_FILENO, output.data() + at, output.size() - at);
+    if (size > 0) {
+      at += static_cast<std::size_t>(size);
+    } else if (errno != EINTR) {
+      leave_();
+      return;
+    }
+  }
+}
+
+// --- input ---
+
+void Console::connect(Guest guest) {
+  guest_ = std::move(guest);
+  error_code none;  // there is no standard input
+  stdin_.assign(STDIN_FILENO, none);
+  at_end_ = none.failed();
+  await_input();
+}
+
+void Console::await_input() {
+  // From a terminal we read on, for the keys that are ours; other input waits for the guest.
+  if (at_end_ || (!terminal_ && !typed_.empty())) return;
+  stdin_.async_wait(asio::posix::descriptor_base::wait_read, [this](error_code failed) {
+    // A file is always ready, and can't be waited for.
+    if (failed && failed != asio::error::operation_not_supported) return;
+    read_input();
+  });
+}
+
+void Console::read_input() {
+  std::array<std::uint8_t, 256> input;
+  const ssize_t size = ::read(STDIN_FILENO, input.data(), input.size());
+  if (size == 0 || (size < 0 && errno != EINTR && errno != EAGAIN)) {
+    at_end_ = true;
+    return;
+  }
+  const std::span read(input.data(), size < 0 ? 0 : static_cast<std::size_t>(size));
+  if (!terminal_) {
+    typed_.assign(read.begin(), read.end());
+  } else if (!keys_.feed(read, typed_)) {
+    leave_();
+    return;
+  }
+  if (terminal_ && typed_.size() > typed_ahead) typed_.resize(typed_ahead);
+  pass_on();
+  await_input();
+}
+
+void Console::pass_on() {
+  if (typed_.empty()) return;
+  const std::size_t taken = guest_(typed_);
+  typed_.erase(typed_.begin(), typed_.begin() + static_cast<std::ptrdiff_t>(taken));
+}
+
+void Console::ready_for_input() {
+  asio::post(loop_, [this] {
+    const bool waited = !terminal_ && !typed_.empty();
+    pass_on();
+    if (waited && typed_.empty()) await_input();
+  });
+}
+
+}  // namespace vmm_reference

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// A terminal whose every key goes to the guest at once. It is given back as it was by the
+// destructor, and by a signal that ends the process, but SIGKILL.
+#pragma once
+
+#include <termios.h>
+
+#include <optional>
+
+namespace vmm_reference {
+
+// One at a time in a process.
+class RawTerminal {
+ public:
+  // None if `fd` is no terminal.
+  static std::optional<RawTerminal> enter(int fd);
+  RawTerminal(RawTerminal&& other) noexcept;
+  RawTerminal& operator=(RawTerminal&&) = delete;
+  ~RawTerminal();
+
+  // Once more, after the process was stopped and its shell has set the terminal.
+  void again() const noexcept;
+
+ private:
+  explicit RawTerminal(int fd) noexcept : fd_(fd) {}
+  int fd_;
+};
+
+}  // namespace vmm_reference

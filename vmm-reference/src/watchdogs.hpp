@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// SCHEDOP_watchdog's: each bites unless the guest sets it anew in time.
+#pragma once
+
+#include <array>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <utility>
+
+#include "xen_hcall/sched_op.hpp"
+
+namespace vmm_reference {
+
+class Watchdogs {
+ public:
+  // `bite` is called by the loop.
+  Watchdogs(boost::asio::io_context& loop, std::function<void()> bite)
+      : loop_(loop), bite_(std::move(bite)), timers_{Timer(loop), Timer(loop)} {}
+
+  // From any thread. nullopt: never.
+  void set(std::uint32_t index, std::optional<std::chrono::seconds> after) {
+    const auto from = std::chrono::steady_clock::now();
+    boost::asio::post(loop_, [this, index, after, from] {
+      Timer& timer = timers_[index];
+      timer.cancel();
+      if (!after) return;
+      timer.expires_at(from + *after);
+      timer.async_wait([this](boost::system::error_code cancelled) {
+        if (!cancelled) bite_();
+      });
+    });
+  }
+
+ private:
+  using Timer = boost::asio::steady_timer;
+
+  boost::asio::io_context& loop_;
+  std::function<void()> bite_;
+  std::array<Timer, xen_hcall::watchdog_count> timers_;
+};
+
+}  // namespace vmm_reference

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "console.hpp"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "escape_keys.hpp"
+#include "raw_terminal.hpp"
+
+namespace vmm_reference {
+namespace {
+
+struct Keys : testing::Test {
+  EscapeKeys keys;
+  std::vector<std::uint8_t> typed;
+  bool feed(const std::string& text) {
+    return keys.feed({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}, typed);
+  }
+  std::string guests() { return {typed.begin(), typed.end()}; }
+};
+
+TEST_F(Keys, AllButTheVmmsAreTheGuests) {
+  EXPECT_TRUE(feed("ls\r\x03\x18x"));
+  EXPECT_EQ(guests(), "ls\r\x03\x18x");
+}
+
+TEST_F(Keys, CtrlAXLeavesAlsoInTwoPieces) {
+  EXPECT_TRUE(feed("a\x01"));
+  EXPECT_FALSE(feed("xb"));
+  EXPECT_EQ(guests(), "a");
+}
+
+TEST_F(Keys, CtrlATwiceIsOne) {
+  EXPECT_TRUE(feed("\x01\x01x\x01qx"));
+  EXPECT_EQ(guests(), "\x01xx");
+}
+
+// The slave's end of a new terminal.
+struct Terminal : testing::Test {
+  int master = ::posix_openpt(O_RDWR | O_NOCTTY);
+  int slave = ::grantpt(master) == 0 && ::unlockpt(master) == 0
+                  ? ::open(::ptsname(master), O_RDWR | O_NOCTTY)
+                  : -1;
+  ~Terminal() override {
+    ::close(slave);
+    ::close(master);
+  }
+  [[nodiscard]] tcflag_t modes() const {
+    termios now{};
+    EXPECT_EQ(::tcgetattr(slave, &now), 0);
+    return now.c_lflag;
+  }
+};
+
+TEST_F(Terminal, IsRawAndGivenBack) {
+  ASSERT_GE(slave, 0);
+  const tcflag_t before = modes();
+  ASSERT_NE(before & ICANON, 0u);
+  {
+    auto raw = RawTerminal::enter(slave);
+    ASSERT_TRUE(raw);
+    EXPECT_EQ(modes() & (ICANON | ECHO | ISIG), 0u);
+  }
+  EXPECT_EQ(modes(), before);
+}
+
+TEST_F(Terminal, IsGivenBackByAProcessThatCrashes) {
+  const tcflag_t before = modes();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    auto raw = RawTerminal::enter(slave);
+    std::raise(SIGABRT);
+    std::_Exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(WTERMSIG(status), SIGABRT);
+  EXPECT_EQ(modes(), before);
+}
+
+TEST_F(Terminal, WhatIsNoTerminalIsLeftAlone) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  EXPECT_FALSE(RawTerminal::enter(ends[0]));
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
+
+// Standard input and output are pipes.
+struct OnPipes : testing::Test {
+  int saved[2] = {::dup(0), ::dup(1)};
+  int in[2];
+  int out[2];
+  boost::asio::io_context loop;
+  bool left = false;
+  OnPipes() {
+    EXPECT_EQ(::pipe(in), 0);
+    EXPECT_EQ(::pipe(out), 0);
+    ::dup2(in[0], 0);
+    ::dup2(out[1], 1);
+    ::close(in[0]);
+    ::close(out[1]);
+  }
+  ~OnPipes() override {
+    ::dup2(saved[0], 0);
+    ::dup2(saved[1], 1);
+    for (const int fd : {saved[0], saved[1]}) ::close(fd);
+  }
+  void type(const std::string& text) {
+    EXPECT_EQ(::write(in[1], text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+};
+
+TEST_F(OnPipes, InputWaitsForTheGuestAndNoneIsLost) {
+  std::string got;
+  std::size_t room = 2;
+  Console console(loop, [&] { left = true; });
+  console.connect([&](std::span<const std::uint8_t> typed) {
+    const std::size_t taken = std::min(room, typed.size());
+    got.append(typed.begin(), typed.begin() + static_cast<std::ptrdiff_t>(taken));
+    room -= taken;
+    return taken;
+  });
+  type("a\x01xyz");  // not from a terminal: no key is ours
+  ::close(in[1]);
+  for (int i = 0; i < 10 && loop.run_one_for(std::chrono::milliseconds(50)) != 0; ++i) {
+  }
+  EXPECT_EQ(got, "a\x01");
+  room = 100;
+  console.ready_for_input();
+  for (int i = 0; i < 10 && loop.run_one_for(std::chrono::milliseconds(50)) != 0; ++i) {
+  }
+  EXPECT_EQ(got, "a\x01xyz");
+  EXPECT_FALSE(left);
+}
+
+TEST_F(OnPipes, WhatTheGuestSaysIsWrittenAtTheLatestInTheEnd) {
+  {
+    Console console(loop, [&] { left = true; });
+    for (const char byte : {'h', 'i'}) console.write(static_cast<std::uint8_t>(byte));
+  }
+  char said[8];
+  EXPECT_EQ(::read(out[0], said, sizeof(said)), 2);
+  EXPECT_EQ(std::memcmp(said, "hi", 2), 0);
+}
+
+TEST_F(OnPipes, ThatNobodyReadsItEndsIt) {
+  ::close(out[0]);
+  Console console(loop, [&] { left = true; });
+  console.write('x');
+  for (int i = 0; i < 4 && !left; ++i) loop.run_one_for(std::chrono::milliseconds(50));
+  EXPECT_TRUE(left);
+}
+
+}  // namespace
+}  // namespace vmm_reference
