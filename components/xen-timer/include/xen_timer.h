@@ -132,7 +132,8 @@ XEN_TIMER_API int xen_timer_fd(struct xen_timer_handler* timer,
                                struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 // Raises the events of all deadlines that have passed on their guest's clock. Any one thread; for
 // nothing it is harmless. Returns the first host error met; the other deadlines are still served. A
-// guest can cause errors at will: say so once, not each time.
+// guest can cause errors at will: say so once, not each time. After an error call it again before
+// long, for where the timer of the host couldn't be set, the fd doesn't become readable.
 XEN_TIMER_API int xen_timer_expire(struct xen_timer_handler* timer,
                                    struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 

@@ -158,6 +158,15 @@ TEST_F(HostErrors, TheAlarmIsTriedAgainWithTheNextCall) {
   EXPECT_EQ(ns_to_event(), 2000);
 }
 
+TEST_F(HostErrors, TheAlarmIsTriedAgainForTheEarliestWithAnyonesNextCall) {
+  backend.alarm().fail_with(EMFILE);
+  EXPECT_EQ(host_error(set_singleshot(start + 1000)), EMFILE);
+  backend.alarm().fail_with(0);
+  EXPECT_EQ(call(set_singleshot(start + 1000 * ms, 0, vcpu1), vcpu1), 0u);
+  EXPECT_EQ(ns_to_event(), 1000);
+  EXPECT_EQ(vmm.events, (Events{{0, 10}}));
+}
+
 TEST_F(HostErrors, ExpireReportsAnAlarmItCannotSet) {
   EXPECT_EQ(call(set_singleshot(start + 1000, 0, vcpu0), vcpu0), 0u);
   EXPECT_EQ(call(set_singleshot(start + 2000, 0, vcpu1), vcpu1), 0u);

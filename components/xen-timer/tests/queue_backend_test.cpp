@@ -187,7 +187,7 @@ TEST_F(Queue, AWakeUpForADeadlineMovedAwayDoesNotFire) {
 TEST_F(Queue, ALaterDeadlineSetsNoAlarm) {
   arm(0, 1000);
   EXPECT_EQ(backend.alarm().sets(), 1u);
-  for (std::uint32_t vcpu = 1; vcpu < vcpus; ++vcpu) arm(vcpu, 1000 + vcpu);
+  for (std::uint32_t vcpu = 1; vcpu < vcpus; ++vcpu) arm(vcpu, 1000 + vcpu / 2);
   arm(0, 1500);
   EXPECT_EQ(backend.alarm().sets(), 1u);
   arm(0, 999);
@@ -253,6 +253,20 @@ TEST_F(Queue, RearmingFromTheEventIsServedByALaterExpire) {
                                return Result<void>(vmm_base::success());
                              }));
   EXPECT_EQ(ns_to_alarm(), 500);
+}
+
+TEST_F(Queue, WhatIsArmedMeanwhileForTheMomentOfTheAlarmHasAnotherAlarm) {
+  arm(0, 1000);
+  guest_clock += Duration(1000);
+  backend.alarm().advance(Duration(1000));
+  EXPECT_EQ(backend.alarm().sets(), 1u);
+  EXPECT_TRUE(backend.expire([this](XenVcpuId) { return guest_clock; },
+                             [this](XenVcpuId, EventPort) {
+                               arm(7, 0);  // due when the alarm was, which has been cleared
+                               return Result<void>(vmm_base::success());
+                             }));
+  EXPECT_EQ(backend.alarm().sets(), 2u);
+  EXPECT_EQ(ns_to_alarm(), 0);
 }
 
 // --- threads ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 // What the timer handler asks: three questions of the VMM, and a back end that keeps deadlines.
 #pragma once
 
+#include <cerrno>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -37,6 +38,14 @@ concept Vmm = requires(V& vmm, XenVcpuId vcpu, Gva from, std::span<std::byte> to
   { vmm.raise_event(vcpu, port) } -> std::same_as<Result<void>>;
 };
 
+// As many as KVM has at most. No back end has more, nor none.
+inline constexpr std::uint32_t max_vcpus = 4096;
+// EINVAL, operand the count.
+inline Result<void> check_vcpu_count(std::uint32_t count) noexcept {
+  if (count != 0 && count <= max_vcpus) return vmm_base::success();
+  return vmm_base::Error{"xen_timer create: vcpu_count", EINVAL, count};
+}
+
 // What a vCPU's timers are waiting for.
 struct Armed {
   std::optional<GuestTime> deadline{};  // of the single-shot timer
@@ -63,6 +72,8 @@ struct Armed {
 //   fd: readable when expire() has something to do.
 // While no vCPU runs:
 //   pause, resume: no event in between. resume() reads the guests' clocks anew.
+//   paused: whether it is between the two. It may be missing: then a deadline that has passed when
+//     the guest sets it raises its event even there.
 // `now` reads a guest's clock, `fire` raises an event.
 template <class B>
 concept Backend = requires(B& backend, XenVcpuId vcpu, EventPort port, GuestTime time, Duration ns,
