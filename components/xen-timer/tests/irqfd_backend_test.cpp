@@ -9,11 +9,19 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <functional>
 #include <random>
 #include <thread>
 
 #include "failing_syscall.hpp"
 #include "xen_timer/handler.hpp"
+
+// What the next timerfd_settime() does first.
+static std::function<void()> before_settime;
+extern "C" int timerfd_settime(int fd, int flags, const itimerspec* to, itimerspec* from) noexcept {
+  if (before_settime) std::exchange(before_settime, {})();
+  return static_cast<int>(::syscall(SYS_timerfd_settime, fd, flags, to, from));
+}
 
 namespace xen_timer {
 namespace {
@@ -177,20 +185,18 @@ TEST_F(Signalling, ThousandsOfTimesReplacedAroundItsExpiryEachSignalsOnceOrWasRe
   EXPECT_GT(signalled, 0u);  // both
 }
 
-// Whatever the first does just when it is replaced, the second signals.
-TEST_F(Signalling, ADeadlineInPlaceOfOneThatIsJustExpiringSignalsAtItsTime) {
-  std::mt19937 random(2);
-  const auto few = [&] { return Duration(std::uniform_int_distribution(0, 5'000)(random)); };
-  for (int i = 0; i < 20'000; ++i) {
-    set(HostClock::now() + 5 * us + few());
-    spin_until(HostClock::now() + 5 * us + few());
-    const HostTime second = HostClock::now() + 100 * us;
+// It was still to come when it was looked at, and has signalled when it is stopped.
+TEST_F(Signalling, ADeadlineThatExpiresJustAsItIsReplacedIsNotTakenForTheNext) {
+  for (int i = 0; i < 20; ++i) {
+    set(HostClock::now() + ms);
+    before_settime = [&] { ASSERT_TRUE(readable(fd, forever)); };
+    const HostTime second = HostClock::now() + 5 * ms;
     set(second);
-    (void)signals(fd);  // the first's, which has been given by now or never is
-    if (HostClock::now() >= second) continue;
-    ASSERT_TRUE(readable(fd, forever)) << i;
+    (void)signals(fd);
+    if (HostClock::now() >= second) continue;  // a busy machine: they can't be told apart
+    ASSERT_TRUE(readable(fd, forever));
     EXPECT_GE(HostClock::now(), second);
-    ASSERT_EQ(signals(fd), 1u) << i;
+    EXPECT_EQ(signals(fd), 1u);
   }
 }
 
