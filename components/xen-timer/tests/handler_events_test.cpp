@@ -76,6 +76,7 @@ TEST_F(Misuse, AVcpuThatIsNotIsEinvalEverywhere) {
     expect("xen_timer bind", timer.bind(vcpu, EventPort{10}));
     expect("xen_timer bind", timer.bind(vcpu, EventPort{0}));
     expect("xen_timer unbind", timer.unbind(vcpu));
+    expect("xen_timer hand_over", timer.hand_over(vcpu, false));
     expect("xen_timer save", timer.save(vcpu));
     expect("xen_timer restore", timer.restore(vcpu, {.port = EventPort{10}}));
     for (const auto& hypercall : {set_timer_op(start + 1), set_timer_op(0), set_singleshot(5),

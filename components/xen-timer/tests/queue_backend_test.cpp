@@ -403,6 +403,39 @@ TEST_F(Threads, AnotherVcpuIsNotHeldUpByAnEventThatIsBeingRaised) {
                              }));
 }
 
+// expire() may be called at any time, also while the domain is paused and resumed.
+TEST_F(Threads, NoEventComesBetweenPauseAndResumeWhileAnotherThreadServes) {
+  std::atomic<bool> done = false;
+  std::atomic<int> fired = 0;
+  std::thread server([&] {
+    while (!done) {
+      ++time;
+      EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
+                                 [&](XenVcpuId, EventPort) {
+                                   ++fired;
+                                   return Result<void>(vmm_base::success());
+                                 }));
+    }
+  });
+  int in_pause = 0;
+  for (int i = 0; i < 200; ++i) {
+    const int before = fired;
+    ASSERT_TRUE(backend.arm(XenVcpuId{0}, guest_now() + Duration(i % 3), guest_now()));
+    ASSERT_TRUE(pause());
+    const int paused = fired;
+    const std::int64_t since = time;
+    while (time < since + 5) std::this_thread::yield();
+    ASSERT_EQ(fired, paused) << i;
+    if (paused == before) ++in_pause;
+    ASSERT_TRUE(backend.resume([&](XenVcpuId) { return guest_now(); }));
+    while (fired == before) std::this_thread::yield();
+    ASSERT_EQ(fired, before + 1) << i;
+  }
+  EXPECT_GT(in_pause, 0);  // deadlines that came while it was paused
+  done = true;
+  server.join();
+}
+
 // Two vCPUs arm and cancel 25,000 times each while a third thread serves: 100,000 operations.
 TEST_F(Threads, NoEventFollowsACancelAndNoneIsEarly) {
   constexpr int rounds = 25'000;

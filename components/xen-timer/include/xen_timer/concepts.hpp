@@ -27,9 +27,11 @@ using xen_clock::GuestTime;
 
 // copy_from_guest: reads all of `to` at a virtual address of this vCPU's, called on its own thread;
 //   false if any byte can't be read.
-// guest_now: what this vCPU's Xen clock reads now; any thread.
-// raise_event: marks the port pending and lets the guest know; any thread. It must not wait for a
-//   vCPU: a vCPU that cancels its timer may be waiting for it. An error says that it isn't pending:
+// guest_now: what this vCPU's Xen clock reads now; any thread. It must not wait for a vCPU, as
+// KVM's
+//   vCPU ioctls do for one that runs: a vCPU that cancels its timer may be waiting for it.
+// raise_event: marks the port pending and lets the guest know; any thread. Nor must it wait for a
+//   vCPU. An error says that it isn't pending:
 //   it is tried again, ever more rarely, until it is or the guest wants it no more.
 template <class V>
 concept Vmm = requires(V& vmm, XenVcpuId vcpu, Gva from, std::span<std::byte> to, EventPort port) {
