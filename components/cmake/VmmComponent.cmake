@@ -129,6 +129,15 @@ macro(vmm_tests)
   endif()
 endmacro()
 
+# vmm_readme_test([TESTS...]): the tests that README.md names are, here or in TESTS.
+function(vmm_readme_test)
+  add_test(NAME ${PROJECT_NAME}.Readme.NamesTestsThatAre
+    COMMAND ${CMAKE_COMMAND} -DREADME=${PROJECT_SOURCE_DIR}/README.md
+      "-DTESTS=${CMAKE_CURRENT_SOURCE_DIR}/*.cpp;${ARGN}" -DWHOLE_TREE=${_VMM_CMAKE_DIR}/../..
+      -P ${_VMM_CMAKE_DIR}/readme_names_tests.cmake)
+  set_tests_properties(${PROJECT_NAME}.Readme.NamesTestsThatAre PROPERTIES LABELS unit)
+endfunction()
+
 # vmm_test(NAME LABEL... [LINK target...]): NAME.cpp is a GoogleTest program; LABELS say what it
 # needs beyond a CPU (kvm: a /dev/kvm; lab: a KVM_XEN kernel, see tests/lab).
 function(vmm_test name)

@@ -19,9 +19,18 @@ struct FakeHost {
   static inline std::atomic<std::uint64_t> tsc_now;
   static inline HostTime host_now;
   static inline Duration suspended_for;
+  static inline Duration reading_takes;
 
-  static std::uint64_t tsc() { return tsc_now; }
-  static HostTime now() { return host_now; }
+  static std::uint64_t tsc() {
+    const std::uint64_t read = tsc_now;
+    if (reading_takes != Duration{}) pass(reading_takes);
+    return read;
+  }
+  static HostTime now() {
+    const HostTime read = host_now;
+    if (reading_takes != Duration{}) pass(reading_takes);
+    return read;
+  }
   static Duration suspended() { return suspended_for; }
 
   static void pass(Duration time) {
@@ -51,6 +60,7 @@ struct VcpuClockTest : testing::Test {
     FakeHost::tsc_now = 1'000'000;
     FakeHost::host_now = HostTime(seconds(50));
     FakeHost::suspended_for = seconds(7);
+    FakeHost::reading_takes = {};
   }
   void refresh(std::optional<VcpuTsc> tsc = tsc_at(0)) {
     clock.refresh([&] {
@@ -126,6 +136,34 @@ TEST_F(VcpuClockTest, AsksOnlyWhenThePageHasChanged) {
   EXPECT_EQ(asked, 2);
 }
 
+TEST_F(VcpuClockTest, EachFieldOfThePageThatMakesTheClockCounts) {
+  start();
+  int changes = 1;  // the first is start()'s
+  const auto changed = [&](auto& field, auto value) {
+    field = value;
+    expect(now(42), 42, Source::vm_clock);
+    refresh();
+    EXPECT_EQ(asked, ++changes);
+  };
+  changed(page.tsc_timestamp, 999'999u);
+  changed(page.system_time, 500'001u);
+  changed(page.tsc_to_system_mul, 0x8000'0001u);
+  changed(page.tsc_shift, std::int8_t{2});
+}
+
+// KVM_KVMCLOCK_CTRL, which tells the guest that it was paused: its clock is the same.
+TEST_F(VcpuClockTest, ThatTheGuestIsToldOfAPauseChangesNothing) {
+  start();
+  page.version += 2;
+  page.flags = xen_abi::pvclock_guest_stopped;
+  expect(now(42), 500'000, Source::pvclock);
+  refresh();
+  page.version += 2;
+  page.flags = 0;  // it has taken note
+  expect(now(42), 500'000, Source::pvclock);
+  EXPECT_EQ(asked, 1);
+}
+
 // The page moves with the guest's TSC; whoever reads by the new page and the old offset is off by
 // as much as the guest likes.
 TEST_F(VcpuClockTest, AnsweredByTheVmsClockBetweenAChangeAndTheRefresh) {
@@ -152,16 +190,19 @@ TEST_F(VcpuClockTest, ARateThatIsNotKvmsIsNotTrusted) {
     std::int8_t shift;
   };
   for (const Wrong wrong : {Wrong{1, 0}, Wrong{0x8000'0000, 0}, Wrong{0x8000'0000, -128},
-                            Wrong{0x8001'0000, 1}, Wrong{0x7fff'0000, 1}, Wrong{~0u, 127}}) {
+                            Wrong{0x8001'0000, 1}, Wrong{0x7fff'0000, 1}, Wrong{~0u, 127},
+                            Wrong{0x8000'0c95, 1}, Wrong{0x7fff'f36b, 1}}) {  // 1.5 ppm
     page.tsc_to_system_mul = wrong.mul;
     page.tsc_shift = wrong.shift;
     refresh();
     expect(now(42), 42, Source::vm_clock);
   }
-  page.tsc_to_system_mul = 0x8000'0100;  // 0.1 ppm
   page.tsc_shift = 1;
-  refresh();
-  EXPECT_EQ(now().source, Source::pvclock);
+  for (const std::uint32_t mul : {0x8000'078cu, 0x7fff'f874u}) {  // 0.9 ppm
+    page.tsc_to_system_mul = mul;
+    refresh();
+    EXPECT_EQ(now().source, Source::pvclock);
+  }
 }
 
 TEST_F(VcpuClockTest, KnowsTheRateOfAScaledTsc) {
@@ -241,6 +282,20 @@ TEST_F(VcpuClockTest, ATscThatBeganAnewIsNot) {
   }
 }
 
+TEST_F(VcpuClockTest, WhatPassesWhileItIsReadIsNotAheadOfTheGuest) {
+  FakeHost::reading_takes = seconds(1);
+  const HostTime began = FakeHost::host_now;
+  start();
+  FakeHost::pass(seconds(10));
+  FakeHost::suspended_for += seconds(10);
+  FakeHost::tsc_now = 0;  // began anew, and KVM hasn't noticed
+  const Reading reading = now(INT64_MAX);
+  EXPECT_EQ(reading.source, Source::host_clock);
+  EXPECT_LE(reading.time, guest_time(500'000) + (FakeHost::host_now - began));
+  FakeHost::reading_takes = {};
+  EXPECT_LE(now(INT64_MAX).time, guest_time(500'000) + (FakeHost::host_now - began));
+}
+
 TEST_F(VcpuClockTest, AChangedPageIsNotTheGuestsClockAfterAResumeEither) {
   start();
   FakeHost::pass(hours(2));
@@ -271,6 +326,28 @@ TEST(Seqlock, ReadsAreWhole) {
   for (std::uint64_t round = 0; round < 20'000 || whole < 1000; ++round) {
     value.fill(round);
     lock.store(value);
+    if (round % 8 == 0) std::this_thread::yield();
+  }
+  done = true;
+  reader.join();
+  EXPECT_EQ(torn, 0u);
+}
+
+TEST(ReadPvclock, ReadsAreWholeWhileItIsWritten) {
+  alignas(8) xen_abi::VcpuTimeInfo page{};
+  std::atomic<bool> done = false;
+  std::atomic<int> whole = 0;
+  std::uint64_t torn = 0;
+  std::thread reader([&] {
+    while (!done) {
+      if (const auto info = read_pvclock(&page)) {
+        if (info->tsc_timestamp != info->system_time) ++torn;
+        ++whole;
+      }
+    }
+  });
+  for (std::uint64_t round = 1; round < 20'000 || whole < 1000; ++round) {
+    write(page, round, round);
     if (round % 8 == 0) std::this_thread::yield();
   }
   done = true;

@@ -43,6 +43,14 @@ RC_GTEST_PROP(HostDue, IsNeverEarlier,
             static_cast<Int128>((due - start).count()) == rest);
 }
 
+TEST(SaturatingAdd, StopsAtTheEndAndNotBefore) {
+  EXPECT_EQ(saturating_add(GuestTime::max() - Duration(6), Duration(5)),
+            GuestTime::max() - Duration(1));
+  EXPECT_EQ(saturating_add(GuestTime::max() - Duration(5), Duration(5)), GuestTime::max());
+  EXPECT_EQ(saturating_add(GuestTime::max() - Duration(4), Duration(5)), GuestTime::max());
+  EXPECT_EQ(saturating_add(GuestTime::min(), Duration::max()), guest_time(-1));
+}
+
 constexpr Duration horizon = std::chrono::milliseconds(1);
 
 TEST(CheckDue, IsHostDueUpToTheHorizon) {
@@ -89,6 +97,10 @@ TEST(ScaleTsc, KnownValues) {
 TEST(ScaleTsc, ShiftsOutsideAWordAreDefined) {
   EXPECT_EQ(scale_tsc(~0ull, ~0u, -128), 0u);
   EXPECT_EQ(scale_tsc(~0ull, ~0u, 127), 0u);
+  EXPECT_EQ(scale_tsc(~0ull, ~0u, 64), 0u);
+  EXPECT_EQ(scale_tsc(~0ull, ~0u, -64), 0u);
+  EXPECT_EQ(scale_tsc(3, 0x8000'0000, 63), 1ull << 62);
+  EXPECT_EQ(scale_tsc(~0ull, ~0u, -63), 0u);
 }
 
 // A clock of 50 MHz to 20 GHz, as KVM describes it: mul is normalised, ns a cycle are mul / 2^32 *
@@ -178,6 +190,7 @@ TEST(TscMap, OffsetsWrapAndRatiosScale) {
 TEST(TscMap, ScalesBeyondKvmsToleranceOnly) {
   constexpr std::uint32_t host = 2'000'000;  // 250 ppm are 500 kHz
   for (const std::uint32_t near : {host - 500, host, host + 500}) {
+    EXPECT_EQ(tsc_map(near, host, 48, 7).fraction_bits, 0) << near;
     EXPECT_EQ(tsc_map(near, host, 48, 7).guest_tsc(1000), 1007u) << near;
   }
   for (const std::uint32_t far : {host - 501, host + 501}) {

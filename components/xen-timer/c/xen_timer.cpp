@@ -25,6 +25,7 @@ using xen_timer::GuestTime;
 using xen_timer::Result;
 using xen_timer::XenVcpuId;
 
+static_assert(XEN_TIMER_MAX_VCPUS == xen_timer::max_vcpus);
 static_assert(XEN_TIMER_STATE_SIZE == xen_timer::encoded_size);
 static_assert(XEN_TIMER_KVM_XEN_ID_UNSET == xen_timer::detail::unset_xen_id);
 
@@ -161,9 +162,7 @@ Result<std::unique_ptr<xen_timer_handler>> create(const xen_timer_callbacks* cal
                                                   std::uint32_t vcpu_count) {
   VMM_TRY(calls, read_callbacks(callbacks));
   VMM_CHECK(check_callbacks(calls, back_end));
-  if (vcpu_count == 0 || vcpu_count > XEN_TIMER_MAX_VCPUS) {
-    return Error{"xen_timer create: vcpu_count", EINVAL, vcpu_count};
-  }
+  VMM_CHECK(xen_timer::check_vcpu_count(vcpu_count));
   auto vmm = std::make_unique<CallbackVmm>(calls);
   const auto over = [&vmm](auto created) -> Result<std::unique_ptr<xen_timer_handler>> {
     if (!created) return created.error();

@@ -61,11 +61,12 @@ struct xen_timer_callbacks {
   // Reads `size` bytes at a virtual address of this vCPU's, on its thread. Not 0: some byte can't
   // be read, and the guest is told -EFAULT.
   int (*copy_from_guest)(void* context, uint32_t vcpu, uint64_t gva, void* to, size_t size);
-  // What this vCPU's Xen clock reads now, ns. Any thread.
+  // What this vCPU's Xen clock reads now, ns. Any thread; it must not wait for a vCPU, as KVM's vCPU
+  // ioctls do for one that runs: a vCPU that stops its timer may be waiting for it.
   uint64_t (*guest_now)(void* context, uint32_t vcpu);
-  // Marks the port pending and lets the guest know. Any thread; it must not wait for a vCPU: a vCPU
-  // that stops its timer may be waiting for it. An error says that it isn't pending: it is tried
-  // again, ever more rarely, until it is or the guest wants it no more.
+  // Marks the port pending and lets the guest know. Any thread; nor must it wait for a vCPU. An
+  // error says that it isn't pending: it is tried again, ever more rarely, until it is or the guest
+  // wants it no more.
   int (*raise_event)(void* context, uint32_t vcpu, uint32_t port);
 
   // XEN_TIMER_DELEGATED needs these two, else NULL. KVM_XEN_VCPU_SET_ATTR and
@@ -132,7 +133,8 @@ XEN_TIMER_API int xen_timer_fd(struct xen_timer_handler* timer,
                                struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 // Raises the events of all deadlines that have passed on their guest's clock. Any one thread; for
 // nothing it is harmless. Returns the first host error met; the other deadlines are still served. A
-// guest can cause errors at will: say so once, not each time.
+// guest can cause errors at will: say so once, not each time. After an error call it again before
+// long, for where the timer of the host couldn't be set, the fd doesn't become readable.
 XEN_TIMER_API int xen_timer_expire(struct xen_timer_handler* timer,
                                    struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 

@@ -29,6 +29,7 @@ TEST(SingleshotDeadline, IsTheTimeoutUpToTheLargestSignedValue) {
   EXPECT_EQ(singleshot_deadline(~0ull >> 1, now), GuestTime::max());
   EXPECT_EQ(singleshot_deadline(1ull << 63, now), std::nullopt);
   EXPECT_EQ(singleshot_deadline(~0ull, now), std::nullopt);
+  EXPECT_EQ(singleshot_deadline(~0ull, GuestTime::min()), std::nullopt);  // whatever the clock says
 }
 
 TEST(SingleshotDeadline, IsNotClamped) {

@@ -50,6 +50,14 @@ TEST_F(DelegatedBackendTest, HasATimerfdForWhatTheKernelCannot) {
   EXPECT_EQ(::poll(&entry, 1, 60'000), 1);
 }
 
+TEST_F(DelegatedBackendTest, RefusesCountsOfVcpusThatNoDomainHas) {
+  for (const std::uint32_t count : {0u, max_vcpus + 1, 1u << 31, ~0u}) {
+    const auto created = DelegatedBackend<DoubleKernel>::create(kernel, count);
+    ASSERT_FALSE(created);
+    EXPECT_EQ(created.error(), (vmm_base::Error{"xen_timer create: vcpu_count", EINVAL, count}));
+  }
+}
+
 TEST_F(DelegatedBackendTest, ReportsEmfile) {
   with_failing_syscall(SYS_timerfd_create, EMFILE, [this] {
     const auto created = DelegatedBackend<DoubleKernel>::create(kernel, 2);

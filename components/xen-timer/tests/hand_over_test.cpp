@@ -116,6 +116,20 @@ TYPED_TEST(HandOver, ADeadlineThatHasPassedIsRaisedByUs) {
   EXPECT_EQ(m.vmm.events.size(), 1u);
 }
 
+// The kernel says that it is still to come, but may raise it before it is stopped.
+TYPED_TEST(HandOver, WhatIsDueWhenItIsTakenBackComesOnceBeforeTheCallReturns) {
+  for (const bool by_bind : {false, true}) {
+    Shared<TypeParam> m;
+    EXPECT_EQ(m.call(m.set_singleshot(m.start + 10 * m.ms)), 0u);
+    for (GuestTime& clock : m.vmm.clocks) clock += Duration(10 * m.ms);
+    ASSERT_TRUE(by_bind ? m.timer.bind(vcpu0, EventPort{42}) : m.hand_over(false));
+    EXPECT_EQ(m.vmm.events, (Events{{0, 10}}));
+    EXPECT_EQ(m.timer.save(vcpu0).value().deadline, std::nullopt);
+    m.run(1000 * m.ms);
+    EXPECT_EQ(m.vmm.events.size(), 1u);
+  }
+}
+
 TYPED_TEST(HandOver, WithoutAPortTheKernelGetsNothing) {
   Shared<TypeParam> m;
   ASSERT_TRUE(m.timer.unbind(vcpu0));
@@ -245,6 +259,14 @@ TEST(HandOverPromoting, ANearDeadlineThatTheKernelRefusesIsSaidAndComesOnTime) {
   EXPECT_EQ(m.since_start(), (Times{100 * m.ms}));
 }
 
+TEST(HandOverPromoting, AKernelThatDoesNotLetGoForAFarDeadlineIsReported) {
+  Shared<PromotingPath> m;
+  EXPECT_EQ(m.call(m.set_singleshot(m.start + 10 * m.ms)), 0u);
+  m.kernel.set_failure = EIO;
+  EXPECT_EQ(m.host_error(m.set_singleshot(m.start + 1000 * m.ms)), EIO);
+  EXPECT_EQ(m.timer.save(vcpu0).value().deadline, guest_time(m.start + 1000 * m.ms));
+}
+
 TEST(HandOverPromoting, OnlyWhatIsNearIsInTheKernel) {
   Shared<PromotingPath> m;
   EXPECT_EQ(m.call(m.set_singleshot(m.start + 32 * m.ms + 1)), 0u);
@@ -356,6 +378,8 @@ TEST(HandOverThreads, TheKernelsCallsForAVcpuDoNotOverlap) {
   expect_not_to_overlap([&](auto& backend) { EXPECT_TRUE(backend.cancel(vcpu0)); });
   expect_not_to_overlap(
       [&](auto& backend) { EXPECT_TRUE(backend.arm(vcpu0, guest_time(995'000'000), now)); });
+  expect_not_to_overlap(
+      [&](auto& backend) { EXPECT_TRUE(backend.keep(vcpu0, guest_time(995'000'000), now)); });
   expect_not_to_overlap([&](auto& backend) {
     EXPECT_TRUE(backend.bind(vcpu0, EventPort{2}, always(now), no_event));
   });

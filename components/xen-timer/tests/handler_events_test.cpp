@@ -76,6 +76,7 @@ TEST_F(Misuse, AVcpuThatIsNotIsEinvalEverywhere) {
     expect("xen_timer bind", timer.bind(vcpu, EventPort{10}));
     expect("xen_timer bind", timer.bind(vcpu, EventPort{0}));
     expect("xen_timer unbind", timer.unbind(vcpu));
+    expect("xen_timer hand_over", timer.hand_over(vcpu, false));
     expect("xen_timer save", timer.save(vcpu));
     expect("xen_timer restore", timer.restore(vcpu, {.port = EventPort{10}}));
     for (const auto& hypercall : {set_timer_op(start + 1), set_timer_op(0), set_singleshot(5),
@@ -156,6 +157,15 @@ TEST_F(HostErrors, TheAlarmIsTriedAgainWithTheNextCall) {
   backend.alarm().fail_with(0);
   EXPECT_EQ(call(set_singleshot(start + 2000)), 0u);
   EXPECT_EQ(ns_to_event(), 2000);
+}
+
+TEST_F(HostErrors, TheAlarmIsTriedAgainForTheEarliestWithAnyonesNextCall) {
+  backend.alarm().fail_with(EMFILE);
+  EXPECT_EQ(host_error(set_singleshot(start + 1000)), EMFILE);
+  backend.alarm().fail_with(0);
+  EXPECT_EQ(call(set_singleshot(start + 1000 * ms, 0, vcpu1), vcpu1), 0u);
+  EXPECT_EQ(ns_to_event(), 1000);
+  EXPECT_EQ(vmm.events, (Events{{0, 10}}));
 }
 
 TEST_F(HostErrors, ExpireReportsAnAlarmItCannotSet) {

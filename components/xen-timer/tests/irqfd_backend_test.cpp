@@ -9,11 +9,19 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <functional>
 #include <random>
 #include <thread>
 
 #include "failing_syscall.hpp"
 #include "xen_timer/handler.hpp"
+
+// What the next timerfd_settime() does first.
+static std::function<void()> before_settime;
+extern "C" int timerfd_settime(int fd, int flags, const itimerspec* to, itimerspec* from) noexcept {
+  if (before_settime) std::exchange(before_settime, {})();
+  return static_cast<int>(::syscall(SYS_timerfd_settime, fd, flags, to, from));
+}
 
 namespace xen_timer {
 namespace {
@@ -177,6 +185,21 @@ TEST_F(Signalling, ThousandsOfTimesReplacedAroundItsExpiryEachSignalsOnceOrWasRe
   EXPECT_GT(signalled, 0u);  // both
 }
 
+// It was still to come when it was looked at, and has signalled when it is stopped.
+TEST_F(Signalling, ADeadlineThatExpiresJustAsItIsReplacedIsNotTakenForTheNext) {
+  for (int i = 0; i < 20; ++i) {
+    set(HostClock::now() + ms);
+    before_settime = [&] { ASSERT_TRUE(readable(fd, forever)); };
+    const HostTime second = HostClock::now() + 5 * ms;
+    set(second);
+    (void)signals(fd);
+    if (HostClock::now() >= second) continue;  // a busy machine: they can't be told apart
+    ASSERT_TRUE(readable(fd, forever));
+    EXPECT_GE(HostClock::now(), second);
+    EXPECT_EQ(signals(fd), 1u);
+  }
+}
+
 TEST_F(Signalling, MovesWithWhatItWaitsFor) {
   set(HostClock::now() + 2 * ms);
   SignallingTimer moved(std::move(*timer));
@@ -290,6 +313,15 @@ TEST_F(IrqfdCreate, ReportsEmfileAtEachFd) {
   with_room_for(operations.size(), [&] { EXPECT_TRUE(Irqfd::create(bare, 2)); });
 }
 
+TEST(IrqfdCreateWithoutAio, RefusesCountsOfVcpusThatNoDomainHas) {
+  RouterDouble router;
+  for (const std::uint32_t count : {0u, max_vcpus + 1, 1u << 31, ~0u}) {
+    const auto created = Irqfd::create(router, count);
+    ASSERT_FALSE(created);
+    EXPECT_EQ(created.error(), (vmm_base::Error{"xen_timer create: vcpu_count", EINVAL, count}));
+  }
+}
+
 TEST(IrqfdCreateWithoutAio, ReportsWhatIoSetupSays) {
   RouterDouble router;
   const auto before = open_fds();
@@ -301,6 +333,67 @@ TEST(IrqfdCreateWithoutAio, ReportsWhatIoSetupSays) {
     });
   }
   EXPECT_EQ(open_fds(), before);
+}
+
+// --- the path, as QueueBackend calls it
+// -------------------------------------------------------------
+
+struct IrqfdPathTest : NeedsKernelAio {
+  RouterDouble router;
+  std::optional<IrqfdPath<RouterDouble>> path;
+
+  void SetUp() override {
+    NeedsKernelAio::SetUp();
+    if (IsSkipped()) return;
+    auto created = IrqfdPath<RouterDouble>::create(router, 1);
+    ASSERT_TRUE(created) << created.error().message();
+    path.emplace(std::move(created.value()));
+    ASSERT_TRUE(path->bind(vcpu0, EventPort{10}));
+  }
+  Result<void> arm(Duration ahead) {
+    return path->arm(vcpu0, EventPort{10}, GuestTime(ahead), GuestTime{});
+  }
+  int eventfd() { return router.routes[0].eventfd; }
+};
+
+TEST_F(IrqfdPathTest, BindStopsTheTimerAndForgetsItsDeadline) {
+  ASSERT_TRUE(arm(2 * ms));
+  ASSERT_TRUE(path->bind(vcpu0, EventPort{42}));
+  (void)signals(eventfd());  // in time, on a busy machine
+  EXPECT_EQ(path->armed(vcpu0).value(), std::nullopt);
+  EXPECT_FALSE(readable(eventfd(), 5));
+}
+
+TEST_F(IrqfdPathTest, WithoutAPortNothingIsArmed) {
+  ASSERT_TRUE(path->bind(vcpu0, EventPort{}));
+  const auto armed = arm(ms);
+  ASSERT_FALSE(armed);
+  EXPECT_EQ(armed.error(), (vmm_base::Error{"event route", ENOTCONN, 0}));
+  EXPECT_FALSE(readable(eventfd(), 5));
+}
+
+// Nobody looks at the guest's clock at the expiry, which NTP may have slewed the host's against.
+TEST_F(IrqfdPathTest, TheTimerIsSetLaterByWhatNtpMaySlew) {
+  const auto fds = open_fds();
+  for (int i = 0; i < 1000; ++i) {
+    const Duration rest = Duration(std::chrono::milliseconds(1 + i % 32));
+    const HostTime before = HostClock::now();
+    ASSERT_TRUE(arm(rest));
+    int found = 0;
+    for (const int fd : fds) {
+      itimerspec left{};
+      if (::timerfd_gettime(fd, &left) != 0 ||
+          (left.it_value.tv_sec | left.it_value.tv_nsec) == 0) {
+        continue;
+      }
+      ++found;
+      const HostTime due = HostClock::now() + Duration(left.it_value.tv_nsec);
+      EXPECT_GE(due, before + rest + xen_clock::slew_margin(rest));
+    }
+    EXPECT_LE(found, 1);
+    ASSERT_TRUE(path->park(vcpu0));
+    (void)signals(eventfd());
+  }
 }
 
 // --- the back end

@@ -189,7 +189,7 @@ class World {
       case Do::set_timer_op:
       case Do::set_periodic:
       case Do::stop_periodic:
-        if (!paused_) hypercall(op, vcpu);  // else no vCPU runs
+        hypercall(op, vcpu);  // also while it is paused, as one that was made before
         break;
       case Do::bind:
         must(host_->timer.bind(XenVcpuId{vcpu}, EventPort{op.port}));
@@ -200,12 +200,12 @@ class World {
         model_.bind(vcpu, 0, now(vcpu));
         break;
       case Do::step:
-        step(positive(op.value), paused_ && op.flag);
+        step(positive(op.value), model_.paused && op.flag);
         break;
       case Do::late_step:
         late_step(positive(op.value));
         // It may have looked in vain at a deadline less than the least wait ahead.
-        if (!paused_) {
+        if (!model_.paused) {
           tolerance_ += near_enough;
           step(4 * near_enough, false);
           settle();
@@ -219,11 +219,11 @@ class World {
         break;
       case Do::pause:
         must(host_->timer.pause());
-        paused_ = true;
+        model_.paused = true;
         break;
       case Do::resume:
         must(host_->timer.resume());
-        paused_ = false;
+        model_.paused = false;
         break;
       case Do::migrate:
         migrate(positive(op.value));
@@ -412,7 +412,7 @@ class World {
   }
   // Where the clocks go apart, until all that is due has been seen: what follows is certain then.
   void settle() {
-    for (std::int64_t due = 0; tolerance_ != 0 && !paused_;) {
+    for (std::int64_t due = 0; tolerance_ != 0 && !model_.paused;) {
       due = INT64_MIN;
       for (std::uint32_t id = 0; id < count(); ++id) {
         const xen_model::Vcpu& vcpu = model_.vcpus[id];
@@ -434,14 +434,14 @@ class World {
     std::vector<unsigned> seen(count());
     for (const Event& event : vmm_.events) {
       log_ << "\n    event of " << text(event.vcpu, now(event.vcpu)) << ", port " << event.port;
-      if (paused_) wrong("it is paused");
+      if (model_.paused) wrong("it is paused");
       if (event.port != model_.vcpus[event.vcpu].port) wrong("that isn't its port");
       ++seen[event.vcpu];
     }
     vmm_.forget_events();
     for (std::uint32_t id = 0; id < count(); ++id) {
       consume(id, seen[id]);
-      if (all && !paused_) miss(id);
+      if (all && !model_.paused) miss(id);
     }
   }
   void consume(std::uint32_t id, unsigned seen) {
@@ -473,7 +473,7 @@ class World {
     xen_model::Vcpu& vcpu = model_.vcpus[id];
     vmm_.failing_vcpu.reset();
     vcpu.failing = false;
-    if (paused_) return;  // then resume() tries at once
+    if (model_.paused) return;  // then resume() tries at once
     recovering_ = id;
     const auto pending = [&] {
       return vcpu.port != 0 && (vcpu.single_is_due(now(id)) || vcpu.tick_is_due(now(id)));
@@ -511,7 +511,7 @@ class World {
       must(host_->timer.restore(XenVcpuId{id}, sent[id]));
     }
     model_.restore();
-    paused_ = false;
+    model_.paused = false;
   }
   void compare_states() {
     for (std::uint32_t id = 0; id < count(); ++id) {
@@ -536,7 +536,6 @@ class World {
   Clocks clocks_;
   std::int64_t tolerance_ = 0;  // how late on the guest's clock is on time
   std::unique_ptr<Host> host_;
-  bool paused_ = false;
   std::optional<std::uint32_t> recovering_;
   std::ostringstream log_;
 };

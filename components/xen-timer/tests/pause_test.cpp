@@ -184,6 +184,30 @@ TYPED_TEST(Pause, ATickDueAtOnceMeanwhileComesAfterResume) {
   EXPECT_EQ(m.since_start(), (Times{5 * m.ms, 6 * m.ms, 9 * m.ms}));
 }
 
+TYPED_TEST(Pause, APastDeadlineMeanwhileComesAfterResume) {
+  Paused<TypeParam> m;
+  ASSERT_TRUE(m.timer.pause());
+  EXPECT_EQ(m.call(m.set_singleshot(m.start - 1)), 0u);
+  EXPECT_EQ(m.call(m.set_timer_op(m.start - 1), m.vcpu1), 0u);
+  EXPECT_EQ(m.vmm.events, Events{});
+  EXPECT_EQ(m.timer.save(m.vcpu0).value().deadline, guest_time(m.start));
+  m.go_on(m.ms);
+  ASSERT_TRUE(m.timer.resume());
+  m.run(1000 * m.ms);
+  EXPECT_EQ(m.since_start(), (Times{m.ms, m.ms}));
+}
+
+TYPED_TEST(Pause, APastDeadlineMeanwhileIsLostWithoutAPort) {
+  Paused<TypeParam> m;
+  ASSERT_TRUE(m.timer.unbind(m.vcpu0));
+  ASSERT_TRUE(m.timer.pause());
+  EXPECT_EQ(m.call(m.set_singleshot(m.start - 1)), 0u);
+  ASSERT_TRUE(m.timer.bind(m.vcpu0, EventPort{42}));
+  ASSERT_TRUE(m.timer.resume());
+  m.run(1000 * m.ms);
+  EXPECT_EQ(m.vmm.events, Events{});
+}
+
 TYPED_TEST(Pause, ABindMeanwhileTakesTheDeadlineAlong) {
   Paused<TypeParam> m;
   EXPECT_EQ(m.call(m.set_singleshot(m.start + 5 * m.ms)), 0u);
@@ -287,6 +311,24 @@ TYPED_TEST(PausePath, TheKernelsTimerIsStoppedAndSetAgainByResume) {
   EXPECT_EQ(m.kernel.timers[0].deadline, guest_time(m.start + 5 * m.ms));
   m.run(1000 * m.ms);
   EXPECT_EQ(m.since_start(), (Times{5 * m.ms}));
+}
+
+TYPED_TEST(PausePath, WhatWasRestoredIsNotTheKernelsAfterResumeEither) {
+  for (const bool meanwhile : {false, true}) {
+    Paused<TypeParam> m;
+    if (meanwhile) {
+      ASSERT_TRUE(m.timer.pause());
+    }
+    ASSERT_TRUE(m.timer.restore(
+        m.vcpu0, {.port = EventPort{42}, .deadline = guest_time(m.start + 5 * m.ms)}));
+    if (!meanwhile) {
+      ASSERT_TRUE(m.timer.pause());
+    }
+    ASSERT_TRUE(m.timer.resume());
+    m.kernel.deaf = true;  // shared_info isn't there yet
+    m.run(1000 * m.ms);
+    EXPECT_EQ(m.since_start(), (Times{5 * m.ms}));
+  }
 }
 
 TYPED_TEST(PausePath, AnOverdueDeadlineIsRaisedByUs) {

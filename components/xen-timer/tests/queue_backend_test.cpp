@@ -187,7 +187,7 @@ TEST_F(Queue, AWakeUpForADeadlineMovedAwayDoesNotFire) {
 TEST_F(Queue, ALaterDeadlineSetsNoAlarm) {
   arm(0, 1000);
   EXPECT_EQ(backend.alarm().sets(), 1u);
-  for (std::uint32_t vcpu = 1; vcpu < vcpus; ++vcpu) arm(vcpu, 1000 + vcpu);
+  for (std::uint32_t vcpu = 1; vcpu < vcpus; ++vcpu) arm(vcpu, 1000 + vcpu / 2);
   arm(0, 1500);
   EXPECT_EQ(backend.alarm().sets(), 1u);
   arm(0, 999);
@@ -253,6 +253,20 @@ TEST_F(Queue, RearmingFromTheEventIsServedByALaterExpire) {
                                return Result<void>(vmm_base::success());
                              }));
   EXPECT_EQ(ns_to_alarm(), 500);
+}
+
+TEST_F(Queue, WhatIsArmedMeanwhileForTheMomentOfTheAlarmHasAnotherAlarm) {
+  arm(0, 1000);
+  guest_clock += Duration(1000);
+  backend.alarm().advance(Duration(1000));
+  EXPECT_EQ(backend.alarm().sets(), 1u);
+  EXPECT_TRUE(backend.expire([this](XenVcpuId) { return guest_clock; },
+                             [this](XenVcpuId, EventPort) {
+                               arm(7, 0);  // due when the alarm was, which has been cleared
+                               return Result<void>(vmm_base::success());
+                             }));
+  EXPECT_EQ(backend.alarm().sets(), 2u);
+  EXPECT_EQ(ns_to_alarm(), 0);
 }
 
 // --- threads ------------------------------------------------------------------------------------
@@ -387,6 +401,39 @@ TEST_F(Threads, AnotherVcpuIsNotHeldUpByAnEventThatIsBeingRaised) {
                                }).join();
                                return Result<void>(vmm_base::success());
                              }));
+}
+
+// expire() may be called at any time, also while the domain is paused and resumed.
+TEST_F(Threads, NoEventComesBetweenPauseAndResumeWhileAnotherThreadServes) {
+  std::atomic<bool> done = false;
+  std::atomic<int> fired = 0;
+  std::thread server([&] {
+    while (!done) {
+      ++time;
+      EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
+                                 [&](XenVcpuId, EventPort) {
+                                   ++fired;
+                                   return Result<void>(vmm_base::success());
+                                 }));
+    }
+  });
+  int in_pause = 0;
+  for (int i = 0; i < 200; ++i) {
+    const int before = fired;
+    ASSERT_TRUE(backend.arm(XenVcpuId{0}, guest_now() + Duration(i % 3), guest_now()));
+    ASSERT_TRUE(pause());
+    const int paused = fired;
+    const std::int64_t since = time;
+    while (time < since + 5) std::this_thread::yield();
+    ASSERT_EQ(fired, paused) << i;
+    if (paused == before) ++in_pause;
+    ASSERT_TRUE(backend.resume([&](XenVcpuId) { return guest_now(); }));
+    while (fired == before) std::this_thread::yield();
+    ASSERT_EQ(fired, before + 1) << i;
+  }
+  EXPECT_GT(in_pause, 0);  // deadlines that came while it was paused
+  done = true;
+  server.join();
 }
 
 // Two vCPUs arm and cancel 25,000 times each while a third thread serves: 100,000 operations.

@@ -6,6 +6,9 @@
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
 
+#include <functional>
+#include <utility>
+
 #include "double_vmm.hpp"
 
 namespace xen_timer {
@@ -187,6 +190,43 @@ TEST_F(SaveRestore, WhatIsNotAStateIsAnErrorAndDoesNothing) {
   expect({.last_tick = guest_time(-5)}, "timer state: last tick", ~std::uint64_t{4});
   run(20 * ms);
   EXPECT_EQ(vmm.times, (Times{start + 10 * ms, start + 20 * ms}));
+}
+
+// Another thread may call expire() meanwhile: here it does so whenever a guest's clock is read.
+TEST_F(SaveRestore, NoTickOfBeforeComesWhileAnotherStateIsRestored) {
+  struct ServingVmm : DoubleVmm {
+    std::function<void()> serve = [] {};
+    GuestTime guest_now(XenVcpuId vcpu) {
+      std::exchange(serve, [] {})();
+      return clocks[vcpu.value];
+    }
+  };
+  for (int reading = 0; reading < 4; ++reading) {
+    ServingVmm there;
+    there.clocks.assign(vcpus, guest_time(start));
+    VirtualBackend kept(vcpus);
+    Handler over(there, kept);
+    ASSERT_TRUE(over.bind(vcpu0, EventPort{10}));
+    std::memcpy(there.memory.data(), &start, sizeof(start));
+    ASSERT_TRUE(over.handle(
+        vcpu1, vcpu_op(xen_abi::vcpuop::set_periodic_timer, 0, DoubleVmm::memory_base)));
+    there.forget_events();  // the first has come at once
+    there.clocks.assign(vcpus, guest_time(3 * start));
+    kept.alarm().advance(Duration(2 * start));  // the second is due, and nobody has looked
+    int left = reading;
+    std::function<void()> serve = [&] {
+      if (left-- == 0) {
+        EXPECT_TRUE(over.expire());
+      } else {
+        there.serve = serve;
+      }
+    };
+    there.serve = serve;
+    ASSERT_TRUE(over.restore(vcpu0, {.port = EventPort{42}}));
+    there.serve = [] {};
+    EXPECT_TRUE(over.expire());
+    EXPECT_EQ(there.events, Events{}) << "served at reading " << reading;
+  }
 }
 
 TEST_F(SaveRestore, ADeadlineOfTheLongestPeriodIsKept) {

@@ -99,6 +99,15 @@ TEST(TimerfdBackendCreate, ReportsEmfile) {
   EXPECT_STREQ(created.error().operation, "timerfd_create");
 }
 
+TEST(TimerfdBackendCreate, RefusesCountsOfVcpusThatNoDomainHas) {
+  for (const std::uint32_t count : {0u, max_vcpus + 1, 1u << 31, ~0u}) {
+    const auto created = TimerfdBackend::create(count);
+    ASSERT_FALSE(created);
+    EXPECT_EQ(created.error(), (vmm_base::Error{"xen_timer create: vcpu_count", EINVAL, count}));
+  }
+  EXPECT_EQ(TimerfdBackend::create(max_vcpus).value().vcpu_count(), max_vcpus);
+}
+
 // The guest's clock is the host's, counted from the test's beginning.
 struct TimerfdBackendTest : testing::Test {
   Result<TimerfdBackend> created = TimerfdBackend::create(2);

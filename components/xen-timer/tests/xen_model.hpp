@@ -51,6 +51,7 @@ struct Answer {
   std::uint64_t rax = 0;
   std::optional<std::uint32_t> event_of{};
   bool failed = false;  // it should have come, but couldn't be raised
+  bool kept = false;    // so it is still to come; or because the domain is paused
 };
 
 struct Call {
@@ -102,8 +103,9 @@ class Domain {
     vcpu.next = vcpu.last_event + vcpu.period;
     if (vcpu.next > now) return {};
     vcpu.next = now;
+    if (paused) return {.kept = true};
     Answer answer = raise(call.target);
-    if (!answer.failed) vcpu.tick(now);
+    if (!answer.kept) vcpu.tick(now);
     return answer;
   }
   Answer stop_periodic(const Call& call) {
@@ -132,6 +134,7 @@ class Domain {
   }
 
   std::vector<Vcpu> vcpus;
+  bool paused = false;
 
  private:
   // The order of Xen's checks.
@@ -146,12 +149,13 @@ class Domain {
     vcpus[id].deadline = deadline;
     if (deadline) return {};
     Answer answer = raise(id);
-    if (answer.failed) vcpus[id].deadline = now;  // stays due
+    if (answer.kept) vcpus[id].deadline = now;  // stays due
     return answer;
   }
   [[nodiscard]] Answer raise(std::uint32_t id) const {
     if (vcpus[id].port == 0) return {};
-    if (vcpus[id].failing) return {.failed = true};
+    if (paused) return {.kept = true};
+    if (vcpus[id].failing) return {.failed = true, .kept = true};
     return {.event_of = id};
   }
 };

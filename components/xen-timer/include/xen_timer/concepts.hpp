@@ -3,6 +3,7 @@
 // What the timer handler asks: three questions of the VMM, and a back end that keeps deadlines.
 #pragma once
 
+#include <cerrno>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -26,9 +27,11 @@ using xen_clock::GuestTime;
 
 // copy_from_guest: reads all of `to` at a virtual address of this vCPU's, called on its own thread;
 //   false if any byte can't be read.
-// guest_now: what this vCPU's Xen clock reads now; any thread.
-// raise_event: marks the port pending and lets the guest know; any thread. It must not wait for a
-//   vCPU: a vCPU that cancels its timer may be waiting for it. An error says that it isn't pending:
+// guest_now: what this vCPU's Xen clock reads now; any thread. It must not wait for a vCPU, as
+// KVM's
+//   vCPU ioctls do for one that runs: a vCPU that cancels its timer may be waiting for it.
+// raise_event: marks the port pending and lets the guest know; any thread. Nor must it wait for a
+//   vCPU. An error says that it isn't pending:
 //   it is tried again, ever more rarely, until it is or the guest wants it no more.
 template <class V>
 concept Vmm = requires(V& vmm, XenVcpuId vcpu, Gva from, std::span<std::byte> to, EventPort port) {
@@ -36,6 +39,14 @@ concept Vmm = requires(V& vmm, XenVcpuId vcpu, Gva from, std::span<std::byte> to
   { vmm.guest_now(vcpu) } -> std::same_as<GuestTime>;
   { vmm.raise_event(vcpu, port) } -> std::same_as<Result<void>>;
 };
+
+// As many as KVM has at most. No back end has more, nor none.
+inline constexpr std::uint32_t max_vcpus = 4096;
+// EINVAL, operand the count.
+inline Result<void> check_vcpu_count(std::uint32_t count) noexcept {
+  if (count != 0 && count <= max_vcpus) return vmm_base::success();
+  return vmm_base::Error{"xen_timer create: vcpu_count", EINVAL, count};
+}
 
 // What a vCPU's timers are waiting for.
 struct Armed {
@@ -63,6 +74,8 @@ struct Armed {
 //   fd: readable when expire() has something to do.
 // While no vCPU runs:
 //   pause, resume: no event in between. resume() reads the guests' clocks anew.
+//   paused: whether it is between the two. It may be missing: then a deadline that has passed when
+//     the guest sets it raises its event even there.
 // `now` reads a guest's clock, `fire` raises an event.
 template <class B>
 concept Backend = requires(B& backend, XenVcpuId vcpu, EventPort port, GuestTime time, Duration ns,

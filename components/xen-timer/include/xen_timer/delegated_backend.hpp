@@ -51,8 +51,9 @@ class DelegatedPath {
 template <KernelTimer K>
 class DelegatedBackend : public QueueBackend<TimerfdAlarm, DelegatedPath<K>> {
  public:
-  // `kernel` must outlive it. Errors of TimerfdAlarm::create().
+  // `kernel` must outlive it. Errors of check_vcpu_count() and of TimerfdAlarm::create().
   static Result<DelegatedBackend> create(K& kernel, std::uint32_t vcpu_count) {
+    VMM_CHECK(check_vcpu_count(vcpu_count));
     VMM_TRY(alarm, TimerfdAlarm::create());
     return DelegatedBackend(std::move(alarm), vcpu_count, DelegatedPath<K>(kernel));
   }

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <concepts>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -88,7 +89,8 @@ class Handler {
   // Raises the events of all deadlines that have passed on their guest's clock. Any one thread,
   // whenever the back end's fd is readable; calling it for nothing is harmless. Returns the first
   // host error met; the other deadlines are still served. A guest can cause errors at will: say so
-  // once, not each time.
+  // once, not each time. After an error call it again before long, for where the back end couldn't
+  // set its alarm, the fd doesn't become readable.
   Result<void> expire() { return backend_.expire(now(), fire()); }
 
   // --- while no vCPU runs ---
@@ -116,10 +118,12 @@ class Handler {
   Result<void> restore(XenVcpuId vcpu, const VcpuTimers& timers) {
     VMM_CHECK(check_vcpu("xen_timer restore", vcpu));
     VMM_CHECK(check(timers));
-    Result<void> result = backend_.cancel(vcpu);
+    // First what may be due, so that no event of before comes to the new port.
+    Result<void> result = backend_.stop_ticks(vcpu);
     const auto also = [&result](Result<void> next) {
       if (result) result = next;
     };
+    also(backend_.cancel(vcpu));
     also(backend_.bind(vcpu, timers.port, now(), fire()));
     const GuestTime at = vmm_.guest_now(vcpu);
     // Not to a timer in the kernel, which has no second try.
@@ -176,16 +180,31 @@ class Handler {
                                      vmm_.guest_now(target), fire()));
   }
 
+  bool is_paused() const {
+    if constexpr (requires {
+                    { backend_.paused() } -> std::same_as<bool>;
+                  }) {
+      return backend_.paused();
+    } else {
+      return false;
+    }
+  }
+
   // nullopt: the deadline has passed, so the event comes before the call returns. If it can't be
-  // raised, it stays due.
+  // raised, or may not be, it stays due.
   xen_abi::Answer start(XenVcpuId vcpu, std::optional<GuestTime> deadline, GuestTime now) {
     if (deadline) return done(backend_.arm(vcpu, *deadline, now));
     Result<void> cancelled = backend_.cancel(vcpu);
     const EventPort port = backend_.port(vcpu);
     if (port == EventPort{}) return done(cancelled);  // lost, as in Xen
-    Result<void> raised = vmm_.raise_event(vcpu, port);
-    if (!raised) (void)backend_.keep(vcpu, now, now);
-    return done(cancelled ? raised : cancelled);
+    const bool paused = is_paused();
+    Result<void> raised = paused ? vmm_base::success() : vmm_.raise_event(vcpu, port);
+    Result<void> kept = vmm_base::success();
+    if (paused || !raised) kept = backend_.keep(vcpu, now, now);
+    for (const auto& failed : {cancelled, raised}) {
+      if (!failed) return done(failed);
+    }
+    return done(kept);
   }
 
   V& vmm_;

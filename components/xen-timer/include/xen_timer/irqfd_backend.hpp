@@ -184,9 +184,10 @@ template <EventRouter R>
 class IrqfdBackend : public QueueBackend<TimerfdAlarm, IrqfdPath<R>> {
  public:
   // `router` must outlive it. Two fds and a kernel AIO context a vCPU, and one fd more. Errors of
-  // SignallingTimer::create(). When it is destroyed, the eventfds may be signalled once more:
-  // unbind before where the guest lives on.
+  // check_vcpu_count() and of SignallingTimer::create(). When it is destroyed, the eventfds may be
+  // signalled once more: unbind before where the guest lives on.
   static Result<IrqfdBackend> create(R& router, std::uint32_t vcpu_count) {
+    VMM_CHECK(check_vcpu_count(vcpu_count));
     VMM_TRY(alarm, TimerfdAlarm::create());
     VMM_TRY(path, IrqfdPath<R>::create(router, vcpu_count));
     return IrqfdBackend(std::move(alarm), vcpu_count, std::move(path));

@@ -75,6 +75,7 @@ class QueueBackend {
   static constexpr bool can_promote = has_path && P::horizon != Duration::max();
 
  public:
+  // For 1 to max_vcpus vCPUs.
   QueueBackend(A alarm, std::uint32_t vcpu_count, P path = {})
       : state_(std::make_unique<State>(std::move(alarm), std::move(path), vcpu_count)) {}
 
@@ -105,6 +106,7 @@ class QueueBackend {
   }
 
   Result<void> keep(XenVcpuId vcpu, GuestTime deadline, GuestTime now) {
+    if (has_path) (void)take(vcpu);
     return put(vcpu, deadline, now, false);
   }
 
@@ -203,7 +205,6 @@ class QueueBackend {
     s.alarm.clear();
     Result<void> result = vmm_base::success();
     std::unique_lock lock(s.mutex);
-    if (s.paused) return result;
     for (std::size_t turns = s.queue.size(); turns > 0; --turns) {
       if (s.paused || s.next_due() > s.alarm.now()) break;
       const std::uint32_t id = s.queue.first();
@@ -272,6 +273,8 @@ class QueueBackend {
     const std::scoped_lock lock(s.mutex);
     return first_error(result, s.set_alarm(xen_clock::HostTime::max()));
   }
+
+  [[nodiscard]] bool paused() const noexcept { return state_->paused; }
 
   // What is overdue on the guest's clock by then comes once each, by the next expire(): if the
   // clock stood still meanwhile, nothing is.
@@ -367,7 +370,8 @@ class QueueBackend {
       timer.checks = 0;
       const auto at = due(timer, now);
       queue.set(id, at);
-      return paused || at >= alarm_due ? vmm_base::success() : set_alarm(at);
+      // Not for `at`: an earlier one may be waiting for an alarm that couldn't be set.
+      return paused || at >= alarm_due ? vmm_base::success() : set_alarm(next_due());
     }
     Result<void> set_alarm(xen_clock::HostTime at) {
       if (at == alarm_due && at == xen_clock::HostTime::max()) return vmm_base::success();

@@ -53,7 +53,9 @@ class TimerfdAlarm {
 
 class TimerfdBackend : public QueueBackend<TimerfdAlarm> {
  public:
+  // Errors of check_vcpu_count() and of TimerfdAlarm::create().
   static Result<TimerfdBackend> create(std::uint32_t vcpu_count) {
+    VMM_CHECK(check_vcpu_count(vcpu_count));
     VMM_TRY(alarm, TimerfdAlarm::create());
     return TimerfdBackend(std::move(alarm), vcpu_count);
   }

@@ -38,6 +38,7 @@ class VirtualAlarm {
 
 class VirtualBackend : public QueueBackend<VirtualAlarm> {
  public:
+  // At most max_vcpus.
   explicit VirtualBackend(std::uint32_t vcpu_count) : QueueBackend(VirtualAlarm{}, vcpu_count) {}
 };
 

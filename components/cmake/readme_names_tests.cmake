@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# Fails if README names a test, as `Suite.Name`, or `Name` of suite EitherWidth in a table of tests,
-# that isn't in TESTS.
+# Fails if README names a test that isn't: `Suite.Name`, or `Name` of suite EitherWidth in a table of
+# tests, in TESTS; `timer_state_lab: Name` and `differential: case` in the folder WHOLE_TREE, where
+# that is there.
 file(READ ${README} readme)
 file(GLOB sources ${TESTS})
 set(code "")
@@ -33,6 +34,29 @@ foreach(name IN LISTS candidates)
     list(APPEND missing "${suite}.${test}")
   endif()
 endforeach()
+
+# check(KIND FILE BEFORE AFTER): `KIND: X` is BEFORE X AFTER in FILE.
+function(check kind file before after)
+  if(NOT EXISTS ${WHOLE_TREE}/${file})
+    return()
+  endif()
+  file(READ ${WHOLE_TREE}/${file} text)
+  string(REGEX MATCHALL "`${kind}: [^`]+`" candidates "${readme}")
+  list(REMOVE_DUPLICATES candidates)
+  foreach(name IN LISTS candidates)
+    string(REGEX REPLACE "`${kind}: ([^`]+)`" "\\1" name "${name}")
+    string(FIND "${text}" "${before}${name}${after}" found)
+    if(found EQUAL -1)
+      list(APPEND missing "${kind}: ${name}")
+    endif()
+    math(EXPR names "${names} + 1")
+  endforeach()
+  set(missing "${missing}" PARENT_SCOPE)
+  set(names ${names} PARENT_SCOPE)
+endfunction()
+check(timer_state_lab tests/conformance/timer_state_lab.cpp "(TimerState, " ")")
+check(differential tests/guests/semantics_guest.cpp "{\"" "\",")
+
 if(missing)
   message(FATAL_ERROR "${README} names tests that are not: ${missing}")
 endif()
