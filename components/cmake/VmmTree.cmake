@@ -14,6 +14,7 @@ get_filename_component(_vmm_root ${CMAKE_CURRENT_LIST_DIR}/../.. ABSOLUTE)
 foreach(_dir
     components/vmm-base components/vm-memory components/xen-abi components/xen-clock
     components/xen-timer components/xen-evtchn components/linux-loader components/vm-superio
+    components/vfio-ioctls
     kvm-ioctls xen-hcall)
   if(NOT EXISTS ${_vmm_root}/${_dir}/CMakeLists.txt)
     continue()
