@@ -52,7 +52,9 @@ Result<Machine> create_machine(const Host& host, const MachineConfig& config) {
     if (config.xen_ids) {
       VMM_CHECK(vcpu.xen_vcpu_set_attr(kvm_ioctls::XenVcpuIdAttr{xen}));
     }
-    if (!host.xen_exits) vcpu.sync_registers();
+    if (!host.xen_exits) {
+      vcpu.sync_regs().request(kvm_ioctls::SyncRegs::regs_set | kvm_ioctls::SyncRegs::sregs_set);
+    }
     vcpus.push_back(std::move(vcpu));
   }
   return Machine{std::move(memory), std::move(vm), std::move(vcpus)};

@@ -69,7 +69,7 @@ void run_vcpu(kvm_ioctls::Vcpu& vcpu, XenVcpuId id, XenPlatform& platform, Dispa
         },
         [&](kvm_ioctls::IoOut& out) {
           if (hypercall_port && out.port == HypercallPort::port) {
-            vcpu.set_synced_rax(answer(HypercallPort::decode(vcpu)));
+            vcpu.sync_regs().edit_regs().rax = answer(HypercallPort::decode(vcpu));
             return true;
           }
           return ports.out(out.port, std::span<const std::byte>(out.data));
