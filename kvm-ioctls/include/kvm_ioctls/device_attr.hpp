@@ -17,7 +17,7 @@ namespace kvm_ioctls {
 template <class Self>
 class DeviceAttributes {
  public:
-  // KVM_HAS_DEVICE_ATTR [KVM_CAP_DEVICE_CTRL; VCPU_ATTRIBUTES, SYS_ATTRIBUTES, 3.10; 5.16 on a
+  // KVM_HAS_DEVICE_ATTR [KVM_CAP_DEVICE_CTRL; VCPU_ATTRIBUTES; SYS_ATTRIBUTES, 3.10; 5.16 on a
   // vCPU; 5.17 on the system]: whether there is such an attribute. On a VM no x86 kernel has any:
   // error ENOTTY. The error's operand, here and below, is `attr`.
   [[nodiscard]] vmm_base::Result<bool> has_device_attr(std::uint32_t group,
@@ -29,7 +29,7 @@ class DeviceAttributes {
     return called.error();
   }
 
-  // KVM_GET_DEVICE_ATTR [KVM_CAP_DEVICE_CTRL; VCPU_ATTRIBUTES, SYS_ATTRIBUTES, 3.10; 5.16 on a
+  // KVM_GET_DEVICE_ATTR [KVM_CAP_DEVICE_CTRL; VCPU_ATTRIBUTES; SYS_ATTRIBUTES, 3.10; 5.16 on a
   // vCPU; 5.17 on the system]: its value, of the type and in the units that the attribute's
   // documentation says. ENXIO if there is none, EPERM from a device whose attributes can't be read.
   template <class T>
