@@ -29,8 +29,7 @@ T must(vmm_base::Result<T> result) {
   if constexpr (!std::is_void_v<T>) return std::move(result).assume_value();
 }
 
-// The test is skipped where this kernel lacks a capability; the table in the README is checked
-// against what ran where.
+// The test is skipped where this kernel lacks a capability.
 #define NEEDS(handle, capability)                        \
   if ((handle).check_extension(capability).value() == 0) \
   GTEST_SKIP() << "this kernel lacks " #capability

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Stands in for libc's ioctl() in the tests against a real /dev/kvm, and says at the end which of
-// KVM's the kernel did: "called 0xae80 ok", or "called 0xae9a 22" with the errno. tests/table holds
-// the README against it.
+// KVM's the kernel did: "called 0xae80 ok", or "called 0xae9a 22" with the errno. The README's
+// column "succeeded on" was made of that.
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
 #include <unistd.h>
