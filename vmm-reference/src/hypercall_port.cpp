@@ -26,8 +26,8 @@ bool HypercallPort::fill(std::uint64_t msr_value) noexcept {
 }
 
 xen_abi::Hypercall HypercallPort::decode(const kvm_ioctls::Vcpu& vcpu) noexcept {
-  const kvm_regs& r = vcpu.synced().regs;
-  const kvm_sregs& s = vcpu.synced().sregs;
+  const kvm_regs& r = vcpu.sync_regs().regs();
+  const kvm_sregs& s = vcpu.sync_regs().sregs();
   constexpr std::uint64_t efer_lma = 0x400;
   xen_abi::Hypercall call;
   call.long_mode = (s.efer & efer_lma) != 0 && s.cs.l != 0;

@@ -21,7 +21,8 @@ class HypercallPort {
   // isn't RAM.
   [[nodiscard]] bool fill(std::uint64_t msr_value) noexcept;
 
-  // The call that a vCPU has just made, by any write to the port; it must have sync_registers() on.
+  // The call that a vCPU has just made, by any write to the port; it must have both sets of
+  // sync_regs() requested.
   [[nodiscard]] static xen_abi::Hypercall decode(const kvm_ioctls::Vcpu& vcpu) noexcept;
 
  private:

@@ -40,7 +40,7 @@ class XenCalls {
   }
   bool out(kvm_ioctls::IoOut& exit, VcpuState& state) {
     if (port_ == nullptr || exit.port != HypercallPort::port) return false;
-    vcpu_.set_synced_rax(answer(HypercallPort::decode(vcpu_), state));
+    vcpu_.sync_regs().edit_regs().rax = answer(HypercallPort::decode(vcpu_), state);
     return true;
   }
   bool write_msr(kvm_ioctls::MsrWrite& exit) {

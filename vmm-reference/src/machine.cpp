@@ -53,7 +53,9 @@ Result<Machine> create_machine(const Host& host, const MachineConfig& config) {
     if (config.xen_ids) {
       VMM_CHECK(vcpu.xen_vcpu_set_attr(kvm_ioctls::XenVcpuIdAttr{xen}));
     }
-    if (config.xen && !host.xen_exits) vcpu.sync_registers();
+    if (config.xen && !host.xen_exits) {
+      vcpu.sync_regs().request(kvm_ioctls::SyncRegs::regs_set | kvm_ioctls::SyncRegs::sregs_set);
+    }
     vcpus.push_back(std::move(vcpu));
   }
   return Machine{std::move(memory), std::move(vm), std::move(vcpus),

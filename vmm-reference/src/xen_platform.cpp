@@ -217,8 +217,9 @@ Result<void> XenPlatform::route_event(XenVcpuId id, EventPort port, int eventfd)
         KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL};
   }
   VMM_CHECK(vm_.set_gsi_routing(table));
-  if (!std::exchange(state_[id.value].has_irqfd, true)) {
-    VMM_CHECK(vm_.register_irqfd(eventfd, irqchip_gsis + id.value));
+  if (!state_[id.value].irqfd) {
+    VMM_TRY(irqfd, vm_.register_irqfd(eventfd, irqchip_gsis + id.value));
+    state_[id.value].irqfd.emplace(std::move(irqfd));
   }
   return vmm_base::success();
 }

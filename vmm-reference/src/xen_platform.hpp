@@ -15,6 +15,7 @@
 
 #include "grant_frames.hpp"
 #include "host.hpp"
+#include "kvm_ioctls/registration.hpp"
 #include "kvm_ioctls/vcpu.hpp"
 #include "kvm_ioctls/vm.hpp"
 #include "vm_memory/guest_memory.hpp"
@@ -126,9 +127,9 @@ class XenPlatform {
     std::atomic<VcpuInfo*> info = nullptr;  // in guest memory
     bool registered = false;                // at a place of the guest's choice
     std::atomic<std::uint8_t> upcall_vector = 0;
-    std::atomic<bool> initialised = false;  // and down, if it doesn't run
-    EventPort routed{};                     // with routing_ held
-    bool has_irqfd = false;
+    std::atomic<bool> initialised = false;     // and down, if it doesn't run
+    EventPort routed{};                        // with routing_ held
+    std::optional<kvm_ioctls::IrqFd> irqfd{};  // the same
     xen_clock::VcpuClock clock;
   };
 

@@ -2,7 +2,7 @@
 //
 // Why KVM_RUN came back, as a variant of small structs that point into the vCPU's kvm_run page:
 // they are valid until the next run(). A kind that isn't known yet is Other, never undefined
-// behaviour.
+// behaviour. Payloads may get new members: name those you use.
 //
 //   match(exit, [](IoOut& out) { … }, [](XenHypercall& call) { … }, [](auto&) { … });
 #pragma once
@@ -10,13 +10,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
+#include <utility>
 #include <variant>
 
 #include "kvm_ioctls/uapi.hpp"
 
 namespace kvm_ioctls {
 
-// KVM_EXIT_IO, direction out: `count` items of `size` bytes, one after the other in data.
+// --- What a guest does ---------------------------------------------------------------------------
+
+// KVM_EXIT_IO, direction out: items of `size` bytes, one after the other in data.
 struct IoOut {
   std::uint16_t port;
   std::uint8_t size;  // 1, 2 or 4
@@ -60,12 +64,72 @@ class XenHypercall {
   decltype(kvm_xen_exit{}.u.hcall) * hcall_;
 };
 
+// KVM_EXIT_HYPERCALL, after KVM_CAP_EXIT_HYPERCALL: KVM_HC_MAP_GPA_RANGE, 12, as things are. A
+// result that isn't set answers -KVM_ENOSYS.
+class Hypercall {
+ public:
+  explicit Hypercall(kvm_run& run) noexcept : call_(&run.hypercall) {
+    call_->ret = static_cast<std::uint64_t>(-std::int64_t{1000});  // -KVM_ENOSYS
+  }
+  [[nodiscard]] std::uint64_t number() const noexcept { return call_->nr; }
+  [[nodiscard]] std::span<const __u64, 6> args() const noexcept {
+    return std::span<const __u64, 6>(call_->args);
+  }
+  // Bit 0 of the flags; older kernels call the word longmode.
+  [[nodiscard]] bool longmode() const noexcept {
+    return (call_->longmode & KVM_EXIT_HYPERCALL_LONG_MODE) != 0;
+  }
+  void set_result(std::uint64_t value) noexcept { call_->ret = value; }
+
+ private:
+  decltype(kvm_run{}.hypercall) * call_;
+};
+
+// KVM_EXIT_HYPERV of type HCALL. A result that isn't set answers HV_STATUS_INVALID_HYPERCALL_CODE.
+class HypervHypercall {
+ public:
+  explicit HypervHypercall(kvm_run& run) noexcept : call_(&run.hyperv.u.hcall) {
+    call_->result = 2;
+  }
+  [[nodiscard]] std::uint64_t input() const noexcept { return call_->input; }
+  [[nodiscard]] std::span<const __u64, 2> params() const noexcept {
+    return std::span<const __u64, 2>(call_->params);
+  }
+  void set_result(std::uint64_t value) noexcept { call_->result = value; }
+
+ private:
+  decltype(kvm_hyperv_exit{}.u.hcall) * call_;
+};
+// KVM_EXIT_HYPERV of type SYNIC: the guest wrote one of its MSRs; pages are guest physical
+// addresses with the enabling bit 0.
+struct HypervSynic {
+  std::uint32_t msr;
+  std::uint64_t control;
+  std::uint64_t event_page;
+  std::uint64_t message_page;
+};
+// KVM_EXIT_HYPERV of type SYNDBG.
+class HypervSyndbg {
+ public:
+  explicit HypervSyndbg(kvm_run& run) noexcept : debug_(&run.hyperv.u.syndbg) {}
+  [[nodiscard]] std::uint32_t msr() const noexcept { return debug_->msr; }
+  [[nodiscard]] std::uint64_t control() const noexcept { return debug_->control; }
+  [[nodiscard]] std::uint64_t send_page() const noexcept { return debug_->send_page; }
+  [[nodiscard]] std::uint64_t recv_page() const noexcept { return debug_->recv_page; }
+  [[nodiscard]] std::uint64_t pending_page() const noexcept { return debug_->pending_page; }
+  void set_status(std::uint64_t value) noexcept { debug_->status = value; }
+
+ private:
+  decltype(kvm_hyperv_exit{}.u.syndbg) * debug_;
+};
+
 // KVM_EXIT_X86_{RDMSR,WRMSR}, after KVM_CAP_X86_USER_SPACE_MSR. An access that isn't answered
 // raises #GP in the guest.
 class MsrRead {
  public:
   explicit MsrRead(kvm_run& run) noexcept : msr_(&run.msr) { msr_->error = 1; }
   [[nodiscard]] std::uint32_t index() const noexcept { return msr_->index; }
+  [[nodiscard]] std::uint32_t reason() const noexcept { return msr_->reason; }  // KVM_MSR_EXIT_*
   void set_result(std::uint64_t value) noexcept {
     msr_->data = value;
     msr_->error = 0;
@@ -78,6 +142,7 @@ class MsrWrite {
  public:
   explicit MsrWrite(kvm_run& run) noexcept : msr_(&run.msr) { msr_->error = 1; }
   [[nodiscard]] std::uint32_t index() const noexcept { return msr_->index; }
+  [[nodiscard]] std::uint32_t reason() const noexcept { return msr_->reason; }  // KVM_MSR_EXIT_*
   [[nodiscard]] std::uint64_t value() const noexcept { return msr_->data; }
   void accept() noexcept { msr_->error = 0; }
 
@@ -85,13 +150,93 @@ class MsrWrite {
   decltype(kvm_run{}.msr) * msr_;
 };
 
-struct Halted {};       // KVM_EXIT_HLT, only without an in-kernel APIC.
-struct Shutdown {};     // KVM_EXIT_SHUTDOWN: a triple fault, as a rule.
-struct Interrupted {};  // A signal or immediate_exit; run again or stop.
+struct Halted {};    // KVM_EXIT_HLT, only without an in-kernel APIC.
+struct Shutdown {};  // KVM_EXIT_SHUTDOWN: a triple fault, as a rule.
+// KVM_EXIT_DEBUG, after Vcpu::set_guest_debug().
+struct Debug {
+  std::uint32_t exception;  // 1: #DB, 3: #BP
+  std::uint64_t pc;         // linear, bytes
+  std::uint64_t dr6;
+  std::uint64_t dr7;
+};
+// KVM_EXIT_TPR_ACCESS, after Vcpu::tpr_access_reporting().
+struct TprAccess {
+  std::uint64_t rip;
+  bool is_write;
+};
+// KVM_EXIT_SET_TPR: the guest lowered CR8 where the APIC is in userspace; see kvm_run.cr8.
+struct SetTpr {};
+// KVM_EXIT_IOAPIC_EOI, after KVM_CAP_SPLIT_IRQCHIP: a level-triggered vector was ended.
+struct IoapicEoi {
+  std::uint8_t vector;
+};
+// KVM_EXIT_X86_BUS_LOCK, after KVM_CAP_X86_BUS_LOCK_EXIT.
+struct BusLock {};
+// KVM_EXIT_NOTIFY, after KVM_CAP_X86_NOTIFY_VMEXIT: no event window for too long.
+struct Notify {
+  std::uint32_t flags;  // KVM_NOTIFY_CONTEXT_INVALID
+};
+// KVM_EXIT_AP_RESET_HOLD: an SEV-ES guest's vCPU waits for INIT-SIPI-SIPI.
+struct ApResetHold {};
 
+// KVM_EXIT_MEMORY_FAULT: no page could be had for guest physical [address, address + size). KVM_RUN
+// itself failed with EFAULT or EHWPOISON, which is `error`.
+struct MemoryFault {
+  std::uint64_t flags;  // KVM_MEMORY_EXIT_FLAG_PRIVATE
+  std::uint64_t address;
+  std::uint64_t size;  // bytes
+  int error;
+};
+
+// KVM_EXIT_TDX: a TDVMCALL. A result that isn't set answers TDVMCALL_INVALID_OPERAND.
+class Tdx {
+ public:
+  explicit Tdx(kvm_run& run) noexcept : tdx_(reinterpret_cast<TdxPayload*>(run.padding)) {
+    tdx_->data[0] = std::uint64_t{1} << 63;
+  }
+  [[nodiscard]] std::uint64_t flags() const noexcept { return tdx_->flags; }
+  [[nodiscard]] std::uint64_t number() const noexcept { return tdx_->nr; }
+  // What the subfunction carries: for GetQuote (0x10002) the GPA and the size in bytes.
+  [[nodiscard]] std::span<__u64, 5> data() noexcept {
+    return std::span<__u64, 5>(tdx_->data + 1, 5);
+  }
+  void set_result(std::uint64_t value) noexcept { tdx_->data[0] = value; }
+
+ private:
+  TdxPayload* tdx_;  // the union's first member, as aligned as it
+};
+// KVM_EXIT_SNP_REQ_CERTS: the guest wants the certificates at `address`, in `pages` pages. What
+// isn't answered is EIO to it.
+class SnpReqCerts {
+ public:
+  explicit SnpReqCerts(kvm_run& run) noexcept
+      : certs_(reinterpret_cast<SnpReqCertsPayload*>(run.padding)) {
+    certs_->ret = 5;  // EIO
+  }
+  [[nodiscard]] std::uint64_t address() const noexcept { return certs_->gpa; }
+  [[nodiscard]] std::uint64_t pages() const noexcept { return certs_->npages; }
+  // 0; ENOSPC with the pages that are needed; EAGAIN; EIO.
+  void set_result(std::uint64_t error, std::uint64_t pages_needed = 0) noexcept {
+    certs_->ret = error;
+    if (pages_needed != 0) certs_->npages = pages_needed;
+  }
+
+ private:
+  SnpReqCertsPayload* certs_;  // the union's first member, as aligned as it
+};
+
+// --- What KVM or the VMM does --------------------------------------------------------------------
+
+struct Interrupted {};  // A signal, a kick or immediate_exit; run again or stop.
+// KVM_EXIT_IRQ_WINDOW_OPEN: the guest takes interrupts now; asked for by
+// Vcpu::request_interrupt_window().
+struct IrqWindowOpen {};
+// KVM_EXIT_DIRTY_RING_FULL: harvest the DirtyRing, then Vm::reset_dirty_rings().
+struct DirtyRingFull {};
 // KVM_EXIT_SYSTEM_EVENT
 struct SystemEvent {
-  std::uint32_t type;  // KVM_SYSTEM_EVENT_*
+  std::uint32_t type;           // KVM_SYSTEM_EVENT_*
+  std::span<const __u64> data;  // at most 16; what it means is the type's
 };
 // KVM_EXIT_FAIL_ENTRY: the processor refused the guest's state.
 struct FailEntry {
@@ -100,17 +245,181 @@ struct FailEntry {
 };
 // KVM_EXIT_INTERNAL_ERROR
 struct InternalError {
-  std::uint32_t suberror;
-  std::span<const __u64> data;
+  std::uint32_t suberror;       // KVM_INTERNAL_ERROR_*
+  std::span<const __u64> data;  // at most 16
 };
-// Any other: KVM_EXIT_*'s number, and the union's bytes as the kernel left them.
-struct Other {
-  std::uint32_t reason;
+// KVM_EXIT_UNKNOWN: the processor's reason is one that KVM doesn't know.
+struct Unknown {
+  std::uint64_t hardware_reason;
+};
+// KVM_EXIT_EXCEPTION; no kernel since 2.6.30 has it.
+struct Exception {
+  std::uint32_t vector;
+  std::uint32_t error_code;
+};
+struct NmiExit {};   // KVM_EXIT_NMI; no x86 kernel has it.
+struct Watchdog {};  // KVM_EXIT_WATCHDOG; no x86 kernel has it.
+
+// The rest: exits of other architectures, which a kernel for x86 can't return. The kind is typed;
+// the payload is the union's bytes.
+template <std::uint32_t Reason>
+struct ForeignExit {
+  static constexpr std::uint32_t reason = Reason;
   std::span<const std::byte> raw;
 };
+using S390Sieic = ForeignExit<KVM_EXIT_S390_SIEIC>;
+using S390Reset = ForeignExit<KVM_EXIT_S390_RESET>;
+using Dcr = ForeignExit<KVM_EXIT_DCR>;
+using Osi = ForeignExit<KVM_EXIT_OSI>;
+using PaprHcall = ForeignExit<KVM_EXIT_PAPR_HCALL>;
+using S390Ucontrol = ForeignExit<KVM_EXIT_S390_UCONTROL>;
+using S390Tsch = ForeignExit<KVM_EXIT_S390_TSCH>;
+using Epr = ForeignExit<KVM_EXIT_EPR>;
+using S390Stsi = ForeignExit<KVM_EXIT_S390_STSI>;
+using ArmNisv = ForeignExit<KVM_EXIT_ARM_NISV>;
+using RiscvSbi = ForeignExit<KVM_EXIT_RISCV_SBI>;
+using RiscvCsr = ForeignExit<KVM_EXIT_RISCV_CSR>;
+using LoongarchIocsr = ForeignExit<KVM_EXIT_LOONGARCH_IOCSR>;
+using ArmSea = ForeignExit<KVM_EXIT_ARM_SEA>;
+using ArmLdst64b = ForeignExit<KVM_EXIT_ARM_LDST64B>;
 
-using Exit = std::variant<XenHypercall, IoOut, IoIn, MmioRead, MmioWrite, MsrRead, MsrWrite, Halted,
-                          Shutdown, Interrupted, SystemEvent, FailEntry, InternalError, Other>;
+// Any other: KVM_EXIT_*'s number, and the union's bytes as the kernel left them. Also a known
+// number whose payload can't be, as it points out of the page.
+struct Other {
+  std::uint32_t reason;
+  std::span<std::byte> raw;  // 256
+};
+
+using Exit =
+    std::variant<XenHypercall, IoOut, IoIn, MmioRead, MmioWrite, MsrRead, MsrWrite, Halted,
+                 Shutdown, Interrupted, SystemEvent, FailEntry, InternalError, Other, Hypercall,
+                 HypervHypercall, HypervSynic, HypervSyndbg, Debug, TprAccess, SetTpr, IoapicEoi,
+                 BusLock, Notify, ApResetHold, MemoryFault, Tdx, SnpReqCerts, IrqWindowOpen,
+                 DirtyRingFull, Unknown, Exception, NmiExit, Watchdog, S390Sieic, S390Reset, Dcr,
+                 Osi, PaprHcall, S390Ucontrol, S390Tsch, Epr, S390Stsi, ArmNisv, RiscvSbi, RiscvCsr,
+                 LoongarchIocsr, ArmSea, ArmLdst64b>;
+
+namespace detail {
+
+inline Exit other_exit(kvm_run& run) noexcept {
+  return Other{run.exit_reason, {reinterpret_cast<std::byte*>(run.padding), sizeof(run.padding)}};
+}
+
+inline Exit decode_hyperv(kvm_run& run) noexcept {
+  switch (run.hyperv.type) {
+    case KVM_EXIT_HYPERV_SYNIC: {
+      const auto& synic = run.hyperv.u.synic;
+      return HypervSynic{synic.msr, synic.control, synic.evt_page, synic.msg_page};
+    }
+    case KVM_EXIT_HYPERV_HCALL:
+      return HypervHypercall(run);
+    case KVM_EXIT_HYPERV_SYNDBG:
+      return HypervSyndbg(run);
+    default:
+      return other_exit(run);
+  }
+}
+
+template <class Foreign>
+Exit foreign_exit(kvm_run& run) noexcept {
+  return Foreign{{reinterpret_cast<const std::byte*>(run.padding), sizeof(run.padding)}};
+}
+
+// Those of other architectures.
+inline Exit decode_foreign_exit(kvm_run& run) noexcept {
+  switch (run.exit_reason) {
+    case KVM_EXIT_S390_SIEIC:
+      return foreign_exit<S390Sieic>(run);
+    case KVM_EXIT_S390_RESET:
+      return foreign_exit<S390Reset>(run);
+    case KVM_EXIT_DCR:
+      return foreign_exit<Dcr>(run);
+    case KVM_EXIT_OSI:
+      return foreign_exit<Osi>(run);
+    case KVM_EXIT_PAPR_HCALL:
+      return foreign_exit<PaprHcall>(run);
+    case KVM_EXIT_S390_UCONTROL:
+      return foreign_exit<S390Ucontrol>(run);
+    case KVM_EXIT_S390_TSCH:
+      return foreign_exit<S390Tsch>(run);
+    case KVM_EXIT_EPR:
+      return foreign_exit<Epr>(run);
+    case KVM_EXIT_S390_STSI:
+      return foreign_exit<S390Stsi>(run);
+    case KVM_EXIT_ARM_NISV:
+      return foreign_exit<ArmNisv>(run);
+    case KVM_EXIT_RISCV_SBI:
+      return foreign_exit<RiscvSbi>(run);
+    case KVM_EXIT_RISCV_CSR:
+      return foreign_exit<RiscvCsr>(run);
+    case KVM_EXIT_LOONGARCH_IOCSR:
+      return foreign_exit<LoongarchIocsr>(run);
+    case KVM_EXIT_ARM_SEA:
+      return foreign_exit<ArmSea>(run);
+    case KVM_EXIT_ARM_LDST64B:
+      return foreign_exit<ArmLdst64b>(run);
+    default:
+      return other_exit(run);
+  }
+}
+
+// Those that no guest makes many of.
+inline Exit decode_rare_exit(kvm_run& run) noexcept {
+  switch (run.exit_reason) {
+    case KVM_EXIT_UNKNOWN:
+      return Unknown{run.hw.hardware_exit_reason};
+    case KVM_EXIT_EXCEPTION:
+      return Exception{run.ex.exception, run.ex.error_code};
+    case KVM_EXIT_HYPERCALL:
+      return Hypercall(run);
+    case KVM_EXIT_DEBUG: {
+      const auto& debug = run.debug.arch;
+      return Debug{debug.exception, debug.pc, debug.dr6, debug.dr7};
+    }
+    case KVM_EXIT_SHUTDOWN:
+      return Shutdown{};
+    case KVM_EXIT_FAIL_ENTRY:
+      return FailEntry{run.fail_entry.hardware_entry_failure_reason, run.fail_entry.cpu};
+    case KVM_EXIT_SET_TPR:
+      return SetTpr{};
+    case KVM_EXIT_TPR_ACCESS:
+      return TprAccess{run.tpr_access.rip, run.tpr_access.is_write != 0};
+    case KVM_EXIT_NMI:
+      return NmiExit{};
+    case KVM_EXIT_INTERNAL_ERROR:
+      if (run.internal.ndata > std::size(run.internal.data)) return other_exit(run);
+      return InternalError{run.internal.suberror, {run.internal.data, run.internal.ndata}};
+    case KVM_EXIT_WATCHDOG:
+      return Watchdog{};
+    case KVM_EXIT_SYSTEM_EVENT:
+      if (run.system_event.ndata > std::size(run.system_event.data)) return other_exit(run);
+      return SystemEvent{run.system_event.type, {run.system_event.data, run.system_event.ndata}};
+    case KVM_EXIT_IOAPIC_EOI:
+      return IoapicEoi{run.eoi.vector};
+    case KVM_EXIT_HYPERV:
+      return decode_hyperv(run);
+    case KVM_EXIT_DIRTY_RING_FULL:
+      return DirtyRingFull{};
+    case KVM_EXIT_AP_RESET_HOLD:
+      return ApResetHold{};
+    case KVM_EXIT_X86_BUS_LOCK:
+      return BusLock{};
+    case KVM_EXIT_NOTIFY:
+      return Notify{run.notify.flags};
+    case KVM_EXIT_MEMORY_FAULT: {
+      const auto& fault = *reinterpret_cast<const MemoryFaultPayload*>(run.padding);
+      return MemoryFault{fault.flags, fault.gpa, fault.size, 0};
+    }
+    case KVM_EXIT_TDX:
+      return Tdx(run);
+    case KVM_EXIT_SNP_REQ_CERTS:
+      return SnpReqCerts(run);
+    default:
+      return decode_foreign_exit(run);
+  }
+}
+
+}  // namespace detail
 
 // Reads the exit out of a kvm_run mapping of `size` bytes.
 inline Exit decode_exit(kvm_run& run, std::size_t size) noexcept {
@@ -142,21 +451,14 @@ inline Exit decode_exit(kvm_run& run, std::size_t size) noexcept {
       return MsrWrite(run);
     case KVM_EXIT_HLT:
       return Halted{};
-    case KVM_EXIT_SHUTDOWN:
-      return Shutdown{};
     case KVM_EXIT_INTR:
       return Interrupted{};
-    case KVM_EXIT_SYSTEM_EVENT:
-      return SystemEvent{run.system_event.type};
-    case KVM_EXIT_FAIL_ENTRY:
-      return FailEntry{run.fail_entry.hardware_entry_failure_reason, run.fail_entry.cpu};
-    case KVM_EXIT_INTERNAL_ERROR:
-      if (run.internal.ndata > std::size(run.internal.data)) break;
-      return InternalError{run.internal.suberror, {run.internal.data, run.internal.ndata}};
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+      return IrqWindowOpen{};
     default:
-      break;
+      return detail::decode_rare_exit(run);
   }
-  return Other{run.exit_reason, {reinterpret_cast<std::byte*>(run.padding), sizeof(run.padding)}};
+  return detail::other_exit(run);
 }
 
 // Calls the first of `cases` that takes the exit at hand. Every kind must be taken; [](auto&) takes

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // A virtual processor. Its ioctls wait while it is in KVM_RUN, so they belong on the thread that
-// runs it; request_exit() is for any thread.
+// runs it; a Kicker (kicker.hpp) is for any thread.
+//
+//   VMM_TRY(vcpu, vm.create_vcpu(KvmVcpuId{0}));
+//   VMM_TRY(exit, vcpu.run());
 #pragma once
 
 #include <sys/mman.h>
@@ -9,174 +12,134 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <span>
+#include <new>
+#include <utility>
 
-#include "kvm_ioctls/cpuid.hpp"
+#include "kvm_ioctls/coalesced_mmio.hpp"
+#include "kvm_ioctls/device_attr.hpp"
+#include "kvm_ioctls/dirty_ring.hpp"
 #include "kvm_ioctls/exit.hpp"
 #include "kvm_ioctls/ioctl.hpp"
+#include "kvm_ioctls/kicker.hpp"
+#include "kvm_ioctls/sync_regs.hpp"
 #include "kvm_ioctls/uapi.hpp"
-#include "kvm_ioctls/xen_attr.hpp"
-#include "vmm_base/guest_address.hpp"
+#include "kvm_ioctls/vcpu_events.hpp"
+#include "kvm_ioctls/vcpu_registers.hpp"
 #include "vmm_base/ids.hpp"
 #include "vmm_base/result.hpp"
 #include "vmm_base/unique_fd.hpp"
 
 namespace kvm_ioctls {
 
-class Vcpu {
+// Moved from, it has no fd, so that every ioctl is EBADF, and a page that leads nowhere.
+class Vcpu : public VcpuRegisters<Vcpu>, public VcpuEvents<Vcpu>, public DeviceAttributes<Vcpu> {
  public:
-  // Comes from Vm::create_vcpu(). Maps `run_size` bytes of kvm_run.
+  // Comes from Vm::create_vcpu(). Maps `run_size` bytes of kvm_run. EPROTO, operand that size, if
+  // it is too small to be one.
   static vmm_base::Result<Vcpu> from_fd(vmm_base::UniqueFd fd, std::size_t run_size,
-                                        vmm_base::KvmVcpuId id) noexcept {
+                                        vmm_base::KvmVcpuId id) {
+    if (run_size < sizeof(kvm_run)) {
+      return vmm_base::Error{"KVM_GET_VCPU_MMAP_SIZE", EPROTO, run_size};
+    }
     void* run = ::mmap(nullptr, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
     if (run == MAP_FAILED) return vmm_base::last_error("mmap of kvm_run", id.value);
-    return Vcpu(std::move(fd), Run(static_cast<kvm_run*>(run), Unmap{run_size}), id);
+    return Vcpu(std::move(fd),
+                std::make_shared<detail::RunPage>(static_cast<kvm_run*>(run), run_size), id);
   }
+  Vcpu(Vcpu&& other) noexcept
+      : fd_(std::move(other.fd_)),
+        page_(std::move(other.page_)),
+        run_(std::exchange(other.run_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        id_(other.id_) {}
+  Vcpu& operator=(Vcpu&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    std::swap(page_, other.page_);
+    std::swap(run_, other.run_);
+    std::swap(size_, other.size_);
+    std::swap(id_, other.id_);
+    return *this;
+  }
+  ~Vcpu() = default;
 
-  // KVM_RUN. A signal, or request_exit(), is the exit Interrupted.
+  // KVM_RUN [, 2.6]: runs the guest until something is for the VMM to do. A signal, a kick and
+  // immediate_exit are the exit Interrupted; EFAULT that KVM explains is the exit MemoryFault. The
+  // exit is valid until the next run().
   [[nodiscard]] vmm_base::Result<Exit> run() noexcept {
-    if (::ioctl(fd(), KVM_RUN, 0) < 0) {
-      // EAGAIN: a vCPU that waited for INIT and SIPI was woken, by those as well.
-      if (errno == EINTR || errno == EAGAIN) return Exit(Interrupted{});
-      return vmm_base::last_error("KVM_RUN", id_.value);
+    if (::ioctl(fd(), KVM_RUN, 0) < 0) [[unlikely]] {
+      return run_failed(errno);
     }
-    return decode_exit(*run_, run_.get_deleter().size);
+    return decode_exit(*run_, size_);
+  }
+  // KVM_RUN alone: what came of it is in page(). EINTR, or EAGAIN, for Interrupted.
+  [[nodiscard]] vmm_base::Result<void> enter() noexcept {
+    return KVM_IOCTLS_SET(fd(), KVM_RUN, 0, id_.value);
   }
 
-  // Makes the next KVM_RUN return Interrupted at once, until cleared. One that is under way needs a
-  // signal as well. Any thread.
+  // The kvm_run page, which the kernel reads when it enters KVM_RUN and writes when it leaves.
+  [[nodiscard]] kvm_run& page() const noexcept {
+    if (run_ == nullptr) [[unlikely]] {
+      thread_local kvm_run nowhere{};
+      return nowhere;
+    }
+    return *run_;
+  }
+
+  // A handle to take this vCPU out of run() from any thread, where a Runner runs it.
+  [[nodiscard]] Kicker kicker(KickSignal signal) const noexcept { return {page_, signal}; }
+  // Makes every KVM_RUN return Interrupted at once, until cleared; the Kicker's flag without a
+  // protocol. One that is under way needs a signal as well. Any thread.
   void request_exit(bool wanted = true) noexcept {
-    std::atomic_ref(run_->immediate_exit).store(wanted ? 1 : 0, std::memory_order_relaxed);
+    std::atomic_ref(page().immediate_exit).store(wanted ? 1 : 0, std::memory_order_relaxed);
+  }
+  // For an APIC in userspace: makes run() return IrqWindowOpen once the guest takes interrupts.
+  void request_interrupt_window(bool wanted) noexcept {
+    page().request_interrupt_window = wanted ? 1 : 0;
   }
 
-  [[nodiscard]] vmm_base::Result<kvm_regs> get_regs() const noexcept {
-    return get<kvm_regs>("KVM_GET_REGS", KVM_GET_REGS);
-  }
-  [[nodiscard]] vmm_base::Result<void> set_regs(const kvm_regs& regs) const noexcept {
-    return set("KVM_SET_REGS", KVM_SET_REGS, regs);
-  }
-  [[nodiscard]] vmm_base::Result<kvm_sregs> get_sregs() const noexcept {
-    return get<kvm_sregs>("KVM_GET_SREGS", KVM_GET_SREGS);
-  }
-  [[nodiscard]] vmm_base::Result<void> set_sregs(const kvm_sregs& sregs) const noexcept {
-    return set("KVM_SET_SREGS", KVM_SET_SREGS, sregs);
-  }
-  [[nodiscard]] vmm_base::Result<kvm_mp_state> get_mp_state() const noexcept {
-    return get<kvm_mp_state>("KVM_GET_MP_STATE", KVM_GET_MP_STATE);
-  }
-  [[nodiscard]] vmm_base::Result<void> set_mp_state(const kvm_mp_state& state) const noexcept {
-    return set("KVM_SET_MP_STATE", KVM_SET_MP_STATE, state);
-  }
+  // KVM_CAP_SYNC_REGS: registers in the page, with no ioctl.
+  [[nodiscard]] SyncRegs sync_regs() const noexcept { return SyncRegs(page()); }
 
-  // KVM_SET_CPUID2. E2BIG for more leaves than KVM takes.
-  [[nodiscard]] vmm_base::Result<void> set_cpuid2(std::span<const kvm_cpuid_entry2> leaves) const {
-    CpuidBuffer buffer(leaves);
-    VMM_CHECK(ioctl(fd(), "KVM_SET_CPUID2", KVM_SET_CPUID2, buffer.get(), leaves.size()));
-    return vmm_base::success();
+  // The VM's ring of writes kept back; `page_offset` is check_extension(KVM_CAP_COALESCED_MMIO), in
+  // pages; an empty ring for an offset outside of the mapping.
+  [[nodiscard]] CoalescedMmioRing coalesced_mmio(int page_offset) const noexcept {
+    const std::size_t at = static_cast<std::size_t>(page_offset) * CoalescedMmioRing::page;
+    if (page_offset <= 0 || size_ < CoalescedMmioRing::page ||
+        at > size_ - CoalescedMmioRing::page) {
+      return CoalescedMmioRing(nullptr);
+    }
+    return CoalescedMmioRing(reinterpret_cast<std::byte*>(run_) + at);
   }
-
-  // KVM_SET_MSRS of one register. EINVAL, operand its number, if KVM refused it.
-  [[nodiscard]] vmm_base::Result<void> set_msr(std::uint32_t index,
-                                               std::uint64_t value) const noexcept {
-    struct {
-      MsrsHeader header{.nmsrs = 1, .pad = 0};
-      kvm_msr_entry entry{};
-    } msrs;
-    msrs.entry.index = index;
-    msrs.entry.data = value;
-    VMM_TRY(done, ioctl(fd(), "KVM_SET_MSRS", KVM_SET_MSRS, &msrs, index));
-    if (done != 1) return vmm_base::Error{"KVM_SET_MSRS", EINVAL, index};
-    return vmm_base::success();
-  }
-
-  // KVM_TRANSLATE: a guest virtual address by this vCPU's page tables as they are now. EFAULT if it
-  // isn't mapped.
-  [[nodiscard]] vmm_base::Result<vmm_base::Gpa> translate(vmm_base::Gva gva) const noexcept {
-    kvm_translation translation{};
-    translation.linear_address = gva.value;
-    VMM_CHECK(ioctl(fd(), "KVM_TRANSLATE", KVM_TRANSLATE, &translation, gva.value));
-    if (translation.valid == 0) return vmm_base::Error{"KVM_TRANSLATE", EFAULT, gva.value};
-    return vmm_base::Gpa{translation.physical_address};
-  }
-
-  // KVM_GET_TSC_KHZ: the guest's TSC frequency, kHz.
-  [[nodiscard]] vmm_base::Result<std::uint32_t> get_tsc_khz() const noexcept {
-    VMM_TRY(khz, ioctl(fd(), "KVM_GET_TSC_KHZ", KVM_GET_TSC_KHZ, 0, id_.value));
-    return static_cast<std::uint32_t>(khz);
-  }
-
-  // KVM_GET_DEVICE_ATTR(KVM_VCPU_TSC_OFFSET): guest TSC = scaled host TSC + this, in cycles, modulo
-  // 2^64. Linux 5.16.
-  [[nodiscard]] vmm_base::Result<std::uint64_t> get_tsc_offset() const noexcept {
-    std::uint64_t offset = 0;
-    kvm_device_attr attr{};
-    attr.group = KVM_VCPU_TSC_CTRL;
-    attr.attr = KVM_VCPU_TSC_OFFSET;
-    attr.addr = reinterpret_cast<std::uintptr_t>(&offset);
-    VMM_CHECK(ioctl(fd(), "KVM_GET_DEVICE_ATTR", KVM_GET_DEVICE_ATTR, &attr, KVM_VCPU_TSC_OFFSET));
-    return offset;
-  }
-
-  // KVM_XEN_VCPU_{SET,GET}_ATTR with any of the vCPU attributes of xen_attr.hpp. ENOENT if the
-  // kernel doesn't know the attribute; the error's operand is its type.
-  template <class Attr>
-  [[nodiscard]] vmm_base::Result<void> xen_vcpu_set_attr(const Attr& value) const noexcept {
-    kvm_xen_vcpu_attr attr{};
-    attr.type = Attr::type;
-    value.store(attr);
-    return set("KVM_XEN_VCPU_SET_ATTR", KVM_XEN_VCPU_SET_ATTR, attr, Attr::type);
-  }
-  template <class Attr>
-  [[nodiscard]] vmm_base::Result<Attr> xen_vcpu_get_attr() const noexcept {
-    kvm_xen_vcpu_attr attr{};
-    attr.type = Attr::type;
-    VMM_CHECK(ioctl(fd(), "KVM_XEN_VCPU_GET_ATTR", KVM_XEN_VCPU_GET_ATTR, &attr, Attr::type));
-    return Attr::load(attr);
-  }
-
-  // KVM_CAP_SYNC_REGS: from now on every exit leaves the general and the special registers in
-  // synced(), with no ioctl.
-  void sync_registers() noexcept { run_->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS; }
-  [[nodiscard]] const kvm_sync_regs& synced() const noexcept { return run_->s.regs; }
-  // Changes RAX with the next run(), after sync_registers().
-  void set_synced_rax(std::uint64_t value) noexcept {
-    run_->s.regs.regs.rax = value;
-    run_->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+  // This vCPU's ring of dirtied pages, of as many bytes as Vm::enable_dirty_ring() was told.
+  [[nodiscard]] vmm_base::Result<DirtyRing> map_dirty_ring(std::size_t bytes) const noexcept {
+    return DirtyRing::from_fd(fd(), bytes);
   }
 
   [[nodiscard]] vmm_base::KvmVcpuId id() const noexcept { return id_; }
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+  // For Runner.
+  [[nodiscard]] const std::shared_ptr<detail::RunPage>& run_page() const noexcept { return page_; }
 
  private:
-  struct Unmap {
-    std::size_t size = 0;
-    void operator()(kvm_run* run) const noexcept { ::munmap(run, size); }
-  };
-  using Run = std::unique_ptr<kvm_run, Unmap>;
+  Vcpu(vmm_base::UniqueFd fd, std::shared_ptr<detail::RunPage> page,
+       vmm_base::KvmVcpuId id) noexcept
+      : fd_(std::move(fd)), page_(std::move(page)), run_(page_->run), size_(page_->size), id_(id) {}
 
-  Vcpu(vmm_base::UniqueFd fd, Run run, vmm_base::KvmVcpuId id) noexcept
-      : fd_(std::move(fd)), run_(std::move(run)), id_(id) {}
-
-  template <class T>
-  vmm_base::Result<T> get(const char* name, unsigned long request) const noexcept {
-    T value{};
-    VMM_CHECK(ioctl(fd(), name, request, &value, id_.value));
-    return value;
-  }
-  template <class T>
-  vmm_base::Result<void> set(const char* name, unsigned long request,
-                             const T& value) const noexcept {
-    return set(name, request, value, id_.value);
-  }
-  template <class T>
-  vmm_base::Result<void> set(const char* name, unsigned long request, const T& value,
-                             std::uint64_t operand) const noexcept {
-    VMM_CHECK(ioctl(fd(), name, request, &value, operand));
-    return vmm_base::success();
+  [[nodiscard]] vmm_base::Result<Exit> run_failed(int code) noexcept {
+    // EAGAIN: a vCPU that waited for INIT and SIPI was woken, by those as well.
+    if (code == EINTR || code == EAGAIN) return Exit(Interrupted{});
+    if ((code == EFAULT || code == EHWPOISON) && page().exit_reason == KVM_EXIT_MEMORY_FAULT) {
+      Exit exit = decode_exit(*run_, size_);
+      std::get<MemoryFault>(exit).error = code;
+      return exit;
+    }
+    return vmm_base::Error{"KVM_RUN", code, id_.value};
   }
 
   vmm_base::UniqueFd fd_;
-  Run run_;
+  std::shared_ptr<detail::RunPage> page_;
+  kvm_run* run_;      // page_'s, without the way there
+  std::size_t size_;  // of the mapping, bytes
   vmm_base::KvmVcpuId id_;
 };
 

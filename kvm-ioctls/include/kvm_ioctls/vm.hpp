@@ -1,196 +1,191 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A virtual machine: memory, interrupt controller, clock, vCPUs. Any thread may call.
+// A virtual machine: memory, interrupts, clock, filters, vCPUs. Any thread may call.
+//
+//   VMM_CHECK(vm.set_user_memory_region(0, Gpa{0}, size, host));
+//   VMM_TRY(irqfd, vm.register_irqfd(eventfd, 5));   // as long as irqfd lives
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
-#include <vector>
+#include <utility>
 
+#include "kvm_ioctls/device_attr.hpp"
+#include "kvm_ioctls/fam.hpp"
 #include "kvm_ioctls/ioctl.hpp"
+#include "kvm_ioctls/registration.hpp"
+#include "kvm_ioctls/stats.hpp"
 #include "kvm_ioctls/uapi.hpp"
 #include "kvm_ioctls/vcpu.hpp"
+#include "kvm_ioctls/vm_interrupts.hpp"
+#include "kvm_ioctls/vm_memory.hpp"
 #include "kvm_ioctls/xen_attr.hpp"
-#include "vmm_base/guest_address.hpp"
 #include "vmm_base/ids.hpp"
 #include "vmm_base/result.hpp"
 #include "vmm_base/unique_fd.hpp"
 
 namespace kvm_ioctls {
 
-class Vm {
+// MSRs [base, base + count), and a bit for each: 1 leaves to KVM the accesses that `flags` names.
+struct MsrFilterRange {
+  std::uint32_t flags;  // KVM_MSR_FILTER_READ, _WRITE
+  std::uint32_t base;
+  std::uint32_t count;
+  std::span<const std::uint8_t> bitmap;  // at least (count + 7) / 8 bytes
+};
+
+// Moved from, it has no fd, so that every ioctl is EBADF.
+class Vm : public VmMemory<Vm>, public VmInterrupts<Vm>, public DeviceAttributes<Vm> {
+  template <class T>
+  using Result = vmm_base::Result<T>;
+
  public:
   // Comes from Kvm::create_vm(). `run_size`: KVM_GET_VCPU_MMAP_SIZE, bytes.
-  Vm(vmm_base::UniqueFd fd, std::size_t run_size) noexcept
-      : fd_(std::move(fd)), run_size_(run_size) {}
+  Vm(vmm_base::UniqueFd fd, std::size_t run_size) : fd_(std::move(fd)), run_size_(run_size) {}
 
-  // KVM_CREATE_VCPU, then the mapping of its kvm_run. EEXIST if the id is taken.
-  [[nodiscard]] vmm_base::Result<Vcpu> create_vcpu(vmm_base::KvmVcpuId id) const noexcept {
-    VMM_TRY(vcpu, ioctl(fd(), "KVM_CREATE_VCPU", KVM_CREATE_VCPU, std::size_t{id.value}, id.value));
-    return Vcpu::from_fd(vmm_base::UniqueFd(vcpu), run_size_, id);
+  // KVM_CHECK_EXTENSION [KVM_CAP_CHECK_EXTENSION_VM, 2.6; 3.17 on a VM]: 0 for absent, else 1 or
+  // the capability's value, which may be another than Kvm's.
+  [[nodiscard]] Result<int> check_extension(unsigned capability) const noexcept {
+    return KVM_IOCTLS_CALL(fd(), KVM_CHECK_EXTENSION, capability, capability);
   }
-
-  // KVM_SET_USER_MEMORY_REGION: `size` bytes at `gpa` are the host's at `host`, all page-aligned;
-  // the host's must stay mapped as long as the VM lives. size 0 removes the slot.
-  [[nodiscard]] vmm_base::Result<void> set_user_memory_region(
-      std::uint32_t slot, vmm_base::Gpa gpa, std::uint64_t size, void* host,
-      std::uint32_t flags = 0) const noexcept {
-    kvm_userspace_memory_region region{slot, flags, gpa.value, size,
-                                       reinterpret_cast<std::uintptr_t>(host)};
-    VMM_CHECK(
-        ioctl(fd(), "KVM_SET_USER_MEMORY_REGION", KVM_SET_USER_MEMORY_REGION, &region, gpa.value));
-    return vmm_base::success();
-  }
-
-  // KVM_SET_TSS_ADDR, KVM_SET_IDENTITY_MAP_ADDR: pages that Intel's KVM needs below 4 GiB: three,
-  // and one. Before the first vCPU.
-  [[nodiscard]] vmm_base::Result<void> set_tss_addr(vmm_base::Gpa gpa) const noexcept {
-    VMM_CHECK(ioctl(fd(), "KVM_SET_TSS_ADDR", KVM_SET_TSS_ADDR, gpa.value, gpa.value));
-    return vmm_base::success();
-  }
-  [[nodiscard]] vmm_base::Result<void> set_identity_map_addr(vmm_base::Gpa gpa) const noexcept {
-    std::uint64_t address = gpa.value;
-    VMM_CHECK(
-        ioctl(fd(), "KVM_SET_IDENTITY_MAP_ADDR", KVM_SET_IDENTITY_MAP_ADDR, &address, address));
-    return vmm_base::success();
-  }
-
-  // KVM_CREATE_IRQCHIP: PICs, IO-APIC and a local APIC a vCPU, in the kernel. Before the first
-  // vCPU.
-  [[nodiscard]] vmm_base::Result<void> create_irqchip() const noexcept {
-    VMM_CHECK(KVM_IOCTLS_CALL(fd(), KVM_CREATE_IRQCHIP, 0));
-    return vmm_base::success();
-  }
-
-  // KVM_ENABLE_CAP on the VM, with its first argument.
-  [[nodiscard]] vmm_base::Result<void> enable_cap(std::uint32_t capability,
-                                                  std::uint64_t argument = 0) const noexcept {
+  // KVM_ENABLE_CAP [KVM_CAP_ENABLE_CAP_VM, 4.1]: with its first argument, or with all four. EINVAL,
+  // operand the capability, for one that there isn't.
+  [[nodiscard]] Result<void> enable_cap(std::uint32_t capability,
+                                        std::uint64_t argument = 0) const noexcept {
     kvm_enable_cap cap{};
     cap.cap = capability;
     cap.args[0] = argument;
-    VMM_CHECK(ioctl(fd(), "KVM_ENABLE_CAP", KVM_ENABLE_CAP, &cap, capability));
-    return vmm_base::success();
+    return enable_cap(cap);
+  }
+  [[nodiscard]] Result<void> enable_cap(const kvm_enable_cap& cap) const noexcept {
+    return KVM_IOCTLS_SET(fd(), KVM_ENABLE_CAP, &cap, cap.cap);
   }
 
-  // KVM_SET_GSI_ROUTING: what each GSI does; replaces all routes, those of KVM_CREATE_IRQCHIP among
-  // them. EINVAL for a route that can't be, E2BIG for more than 4096.
-  [[nodiscard]] vmm_base::Result<void> set_gsi_routing(
-      std::span<const kvm_irq_routing_entry> entries) const {
-    std::vector<std::byte> buffer(sizeof(IrqRoutingHeader) + entries.size_bytes());
-    const IrqRoutingHeader header{static_cast<std::uint32_t>(entries.size()), 0};
-    std::memcpy(buffer.data(), &header, sizeof(header));
-    std::memcpy(buffer.data() + sizeof(header), entries.data(), entries.size_bytes());
-    VMM_CHECK(
-        ioctl(fd(), "KVM_SET_GSI_ROUTING", KVM_SET_GSI_ROUTING, buffer.data(), entries.size()));
-    return vmm_base::success();
+  // KVM_CREATE_VCPU [, 2.6]: then the mapping of its kvm_run. EEXIST, operand the id, if it is
+  // taken; EINVAL if it is too large.
+  [[nodiscard]] Result<Vcpu> create_vcpu(vmm_base::KvmVcpuId id) const {
+    VMM_TRY(vcpu, KVM_IOCTLS_CALL(fd(), KVM_CREATE_VCPU, std::size_t{id.value}, id.value));
+    return Vcpu::from_fd(vmm_base::UniqueFd(vcpu), run_size_, id);
+  }
+  // KVM_CREATE_DEVICE [KVM_CAP_DEVICE_CTRL, 3.10]: a device in the kernel: KVM_DEV_TYPE_VFIO.
+  // ENODEV, operand the type, for one that there isn't.
+  [[nodiscard]] Result<Device> create_device(std::uint32_t type) const noexcept {
+    kvm_create_device device{};
+    device.type = type;
+    VMM_CHECK(KVM_IOCTLS_SET(fd(), KVM_CREATE_DEVICE, &device, type));
+    return Device(vmm_base::UniqueFd(static_cast<int>(device.fd)));
   }
 
-  // KVM_IRQFD: a signal of the eventfd is an interrupt on `gsi`, until it is unregistered or
-  // closed. EBUSY if it is registered already.
-  [[nodiscard]] vmm_base::Result<void> register_irqfd(int eventfd,
-                                                      std::uint32_t gsi) const noexcept {
-    return irqfd(eventfd, gsi, 0);
+  // KVM_GET_CLOCK, KVM_SET_CLOCK [KVM_CAP_ADJUST_CLOCK, 2.6]: the guest's system time in ns, as KVM
+  // reckons it for the whole VM, and flags: KVM_CLOCK_TSC_STABLE while every vCPU's pvclock follows
+  // one master clock; KVM_CLOCK_REALTIME, _HOST_TSC since 5.16.
+  [[nodiscard]] Result<kvm_clock_data> get_clock() const noexcept {
+    return KVM_IOCTLS_GET(kvm_clock_data, fd(), KVM_GET_CLOCK, 0);
   }
-  [[nodiscard]] vmm_base::Result<void> unregister_irqfd(int eventfd,
-                                                        std::uint32_t gsi) const noexcept {
-    return irqfd(eventfd, gsi, KVM_IRQFD_FLAG_DEASSIGN);
+  [[nodiscard]] Result<void> set_clock(const kvm_clock_data& clock) const noexcept {
+    return KVM_IOCTLS_SET(fd(), KVM_SET_CLOCK, &clock, clock.clock);
   }
-
-  // KVM_IRQ_LINE: a pin of KVM_CREATE_IRQCHIP's, by GSI, goes high or low.
-  [[nodiscard]] vmm_base::Result<void> irq_line(std::uint32_t gsi, bool level) const noexcept {
-    kvm_irq_level line{};
-    line.irq = gsi;
-    line.level = level ? 1 : 0;
-    VMM_CHECK(ioctl(fd(), "KVM_IRQ_LINE", KVM_IRQ_LINE, &line, gsi));
-    return vmm_base::success();
-  }
-
-  // KVM_SIGNAL_MSI: a message-signalled interrupt. Returns whether it was delivered; false if the
-  // guest blocked it.
-  [[nodiscard]] vmm_base::Result<bool> signal_msi(std::uint64_t address,
-                                                  std::uint32_t data) const noexcept {
-    kvm_msi msi{};
-    msi.address_lo = static_cast<std::uint32_t>(address);
-    msi.address_hi = static_cast<std::uint32_t>(address >> 32);
-    msi.data = data;
-    VMM_TRY(delivered, ioctl(fd(), "KVM_SIGNAL_MSI", KVM_SIGNAL_MSI, &msi, data));
-    return delivered > 0;
-  }
-
-  // KVM_GET_CLOCK: the guest's system time in ns, as KVM reckons it for the whole VM, and flags:
-  // KVM_CLOCK_TSC_STABLE while every vCPU's pvclock follows one master clock.
-  [[nodiscard]] vmm_base::Result<kvm_clock_data> get_clock() const noexcept {
-    kvm_clock_data clock{};
-    VMM_CHECK(KVM_IOCTLS_CALL(fd(), KVM_GET_CLOCK, &clock));
-    return clock;
-  }
-  [[nodiscard]] vmm_base::Result<void> set_clock(const kvm_clock_data& clock) const noexcept {
-    VMM_CHECK(ioctl(fd(), "KVM_SET_CLOCK", KVM_SET_CLOCK, &clock, clock.clock));
-    return vmm_base::success();
-  }
-
-  // KVM_GET_TSC_KHZ: the TSC frequency, kHz, of the vCPUs to come: the host's, unless it was set.
-  // Linux 5.18.
-  [[nodiscard]] vmm_base::Result<std::uint32_t> get_tsc_khz() const noexcept {
+  // KVM_GET_TSC_KHZ [KVM_CAP_VM_TSC_CONTROL, 5.18]: the TSC frequency, kHz, of the vCPUs to come:
+  // the host's, unless it was set.
+  [[nodiscard]] Result<std::uint32_t> get_tsc_khz() const noexcept {
     VMM_TRY(khz, KVM_IOCTLS_CALL(fd(), KVM_GET_TSC_KHZ, 0));
     return static_cast<std::uint32_t>(khz);
   }
+  // KVM_SET_TSC_KHZ [KVM_CAP_VM_TSC_CONTROL, 5.18]: EINVAL, operand the frequency, if the processor
+  // can't scale to it, or once there is a vCPU.
+  [[nodiscard]] Result<void> set_tsc_khz(std::uint32_t khz) const noexcept {
+    return KVM_IOCTLS_SET(fd(), KVM_SET_TSC_KHZ, std::size_t{khz}, khz);
+  }
 
-  // KVM_XEN_HVM_CONFIG: `flags` KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL and others of
-  // KVM_CAP_XEN_HVM; `msr`, 0x40000000 to 0x4fffffff, is where the guest writes the hypercall
-  // page's address. Linux 5.12.
-  [[nodiscard]] vmm_base::Result<void> xen_hvm_config(std::uint32_t flags,
-                                                      std::uint32_t msr) const noexcept {
+  // How many bytes XSAVE's area takes for this VM's vCPUs: KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2), or
+  // 4096 before Linux 5.17. EPROTO, operand the number, for one that can't be.
+  [[nodiscard]] Result<std::size_t> xsave_size() const noexcept {
+    VMM_TRY(size, check_extension(KVM_CAP_XSAVE2));
+    if (size == 0) return sizeof(XsaveHeader);
+    if (static_cast<std::size_t>(size) < sizeof(XsaveHeader) || size > 1 << 20) {
+      return vmm_base::Error{"KVM_CHECK_EXTENSION", EPROTO, static_cast<std::uint64_t>(size)};
+    }
+    return static_cast<std::size_t>(size);
+  }
+
+  // KVM_X86_SET_MSR_FILTER [KVM_CAP_X86_MSR_FILTER, 5.10]: which MSRs the guest reaches in KVM; an
+  // access that is denied is the exit MsrRead or MsrWrite after enabling KVM_CAP_X86_USER_SPACE_MSR
+  // with KVM_MSR_EXIT_REASON_FILTER, else #GP. Outside of all ranges `deny` says; with no range and
+  // no deny it is as if never set. EINVAL, operand their number, for more than 16 ranges, or,
+  // operand its base, a bitmap that is too short.
+  [[nodiscard]] Result<void> set_msr_filter(std::span<const MsrFilterRange> ranges,
+                                            bool deny = false) const noexcept {
+    kvm_msr_filter filter{};
+    if (ranges.size() > std::size(filter.ranges)) {
+      return vmm_base::Error{"KVM_X86_SET_MSR_FILTER", EINVAL, ranges.size()};
+    }
+    filter.flags = deny ? KVM_MSR_FILTER_DEFAULT_DENY : KVM_MSR_FILTER_DEFAULT_ALLOW;
+    for (std::size_t i = 0; i != ranges.size(); ++i) {
+      const MsrFilterRange& range = ranges[i];
+      if (range.bitmap.size() < (std::uint64_t{range.count} + 7) / 8) {
+        return vmm_base::Error{"KVM_X86_SET_MSR_FILTER", EINVAL, range.base};
+      }
+      filter.ranges[i].flags = range.flags;
+      filter.ranges[i].base = range.base;
+      filter.ranges[i].nmsrs = range.count;
+      filter.ranges[i].bitmap = const_cast<__u8*>(range.bitmap.data());  // NOLINT: only read
+    }
+    return KVM_IOCTLS_SET(fd(), KVM_X86_SET_MSR_FILTER, &filter, ranges.size());
+  }
+  // KVM_SET_PMU_EVENT_FILTER [KVM_CAP_PMU_EVENT_FILTER, 5.3]: which events the guest's counters
+  // count. E2BIG, operand their number, for more than 300.
+  [[nodiscard]] Result<void> set_pmu_event_filter(const PmuEventFilter& filter) const noexcept {
+    return KVM_IOCTLS_SET(fd(), KVM_SET_PMU_EVENT_FILTER, filter.get(), filter.size());
+  }
+
+  // KVM_GET_STATS_FD [KVM_CAP_BINARY_STATS_FD, 5.14]: the VM's counters.
+  [[nodiscard]] Result<Stats> get_stats() const {
+    VMM_TRY(stats, KVM_IOCTLS_CALL(fd(), KVM_GET_STATS_FD, 0));
+    return Stats::from_fd(vmm_base::UniqueFd(stats));
+  }
+
+  // KVM_XEN_HVM_CONFIG [KVM_CAP_XEN_HVM, 2.6; 5.12 to intercept]: `flags`
+  // KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL and others of KVM_CAP_XEN_HVM; `msr`, 0x40000000 to
+  // 0x4fffffff, is where the guest writes the hypercall page's address.
+  [[nodiscard]] Result<void> xen_hvm_config(std::uint32_t flags, std::uint32_t msr) const noexcept {
     ::kvm_xen_hvm_config config{};
     config.flags = flags;
     config.msr = msr;
-    VMM_CHECK(ioctl(fd(), "KVM_XEN_HVM_CONFIG", KVM_XEN_HVM_CONFIG, &config, flags));
-    return vmm_base::success();
+    return KVM_IOCTLS_SET(fd(), KVM_XEN_HVM_CONFIG, &config, flags);
   }
-
-  // KVM_XEN_HVM_{SET,GET}_ATTR with any of the VM attributes of xen_attr.hpp. ENOENT if the kernel
-  // doesn't know the attribute; the error's operand is its type.
+  // KVM_XEN_HVM_SET_ATTR, KVM_XEN_HVM_GET_ATTR [KVM_CAP_XEN_HVM, 5.12]: any of the VM attributes of
+  // xen_attr.hpp. ENOENT if the kernel doesn't know the attribute; the error's operand is its type.
   template <class Attr>
-  [[nodiscard]] vmm_base::Result<void> xen_hvm_set_attr(const Attr& value) const noexcept {
+  [[nodiscard]] Result<void> xen_hvm_set_attr(const Attr& value) const noexcept {
     kvm_xen_hvm_attr attr{};
     attr.type = Attr::type;
     value.store(attr);
-    VMM_CHECK(ioctl(fd(), "KVM_XEN_HVM_SET_ATTR", KVM_XEN_HVM_SET_ATTR, &attr, Attr::type));
-    return vmm_base::success();
+    return KVM_IOCTLS_SET(fd(), KVM_XEN_HVM_SET_ATTR, &attr, Attr::type);
   }
   template <class Attr>
-  [[nodiscard]] vmm_base::Result<Attr> xen_hvm_get_attr() const noexcept {
+  [[nodiscard]] Result<Attr> xen_hvm_get_attr() const noexcept {
     kvm_xen_hvm_attr attr{};
     attr.type = Attr::type;
-    VMM_CHECK(ioctl(fd(), "KVM_XEN_HVM_GET_ATTR", KVM_XEN_HVM_GET_ATTR, &attr, Attr::type));
+    VMM_CHECK(KVM_IOCTLS_SET(fd(), KVM_XEN_HVM_GET_ATTR, &attr, Attr::type));
     return Attr::load(attr);
   }
-
-  // KVM_XEN_HVM_EVTCHN_SEND: raises a 2-level event channel on a vCPU. Also succeeds if the port is
-  // masked or pending already; EINVAL for port 0 or one out of range. Linux 5.19.
-  [[nodiscard]] vmm_base::Result<void> xen_hvm_evtchn_send(
-      std::uint32_t port, vmm_base::KvmVcpuId vcpu) const noexcept {
-    kvm_irq_routing_xen_evtchn event{port, vcpu.value, KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL};
-    VMM_CHECK(ioctl(fd(), "KVM_XEN_HVM_EVTCHN_SEND", KVM_XEN_HVM_EVTCHN_SEND, &event, port));
-    return vmm_base::success();
+  // KVM_XEN_HVM_EVTCHN_SEND [KVM_CAP_XEN_HVM, 5.19]: raises a 2-level event channel on a vCPU. Also
+  // succeeds if the port is masked or pending already; EINVAL, operand the port, for port 0 or one
+  // out of range.
+  [[nodiscard]] Result<void> xen_hvm_evtchn_send(std::uint32_t port,
+                                                 vmm_base::KvmVcpuId vcpu) const noexcept {
+    const kvm_irq_routing_xen_evtchn event{port, vcpu.value,
+                                           KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL};
+    return KVM_IOCTLS_SET(fd(), KVM_XEN_HVM_EVTCHN_SEND, &event, port);
   }
 
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+  // For what must not outlive the VM.
+  [[nodiscard]] const SharedFd& shared_fd() const noexcept { return fd_; }
 
  private:
-  [[nodiscard]] vmm_base::Result<void> irqfd(int eventfd, std::uint32_t gsi,
-                                             std::uint32_t flags) const noexcept {
-    kvm_irqfd irqfd{};
-    irqfd.fd = static_cast<std::uint32_t>(eventfd);
-    irqfd.gsi = gsi;
-    irqfd.flags = flags;
-    VMM_CHECK(ioctl(fd(), "KVM_IRQFD", KVM_IRQFD, &irqfd, gsi));
-    return vmm_base::success();
-  }
-
-  vmm_base::UniqueFd fd_;
+  SharedFd fd_;
   std::size_t run_size_;
 };
 
