@@ -61,8 +61,8 @@ struct xen_timer_callbacks {
   // Reads `size` bytes at a virtual address of this vCPU's, on its thread. Not 0: some byte can't
   // be read, and the guest is told -EFAULT.
   int (*copy_from_guest)(void* context, uint32_t vcpu, uint64_t gva, void* to, size_t size);
-  // What this vCPU's Xen clock reads now, ns. Any thread; it must not wait for a vCPU, as KVM's vCPU
-  // ioctls do for one that runs: a vCPU that stops its timer may be waiting for it.
+  // What this vCPU's Xen clock reads now, ns. Any thread; it must not wait for a vCPU, as KVM's
+  // vCPU ioctls do for one that runs: a vCPU that stops its timer may be waiting for it.
   uint64_t (*guest_now)(void* context, uint32_t vcpu);
   // Marks the port pending and lets the guest know. Any thread; nor must it wait for a vCPU. An
   // error says that it isn't pending: it is tried again, ever more rarely, until it is or the guest
