@@ -17,7 +17,7 @@ constexpr int bad_usage = 2;
 
 // "path=FILE" as rust-vmm's vmm-reference has it, or just "FILE".
 auto without_key(const std::string& key) {
-  return [prefix = key + "="](std::string value) {
+  return [prefix = key + "="](const std::string& value) {
     return value.compare(0, prefix.size(), prefix) == 0 ? value.substr(prefix.size()) : value;
   };
 }

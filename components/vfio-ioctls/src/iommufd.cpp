@@ -9,7 +9,6 @@ namespace vfio_ioctls {
 
 using vmm_base::Error;
 using vmm_base::Result;
-using vmm_base::UniqueFd;
 
 namespace {
 
@@ -96,6 +95,7 @@ Result<std::vector<IovaRange>> Ioas::iova_ranges() const {
     ranges.resize(query.num_iovas);
   }
   std::vector<IovaRange> result;
+  result.reserve(ranges.size());
   for (const auto& range : ranges) result.push_back({Iova{range.start}, Iova{range.last}});
   return result;
 }

@@ -48,7 +48,7 @@ class Stats {
     if (header.num_desc > max_stats) return wrong(header.num_desc);
     std::string id(header.name_size, '\0');
     VMM_CHECK(stats.read_at(id.data(), id.size(), header.id_offset));
-    stats.id_ = id.c_str();
+    stats.id_ = id.substr(0, id.find('\0'));
 
     const std::size_t size = descriptor_size + header.name_size;
     std::vector<char> raw(size * header.num_desc);

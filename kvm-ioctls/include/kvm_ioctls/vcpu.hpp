@@ -130,7 +130,7 @@ class Vcpu : public VcpuRegisters<Vcpu>, public VcpuEvents<Vcpu>, public DeviceA
     if (code == EINTR || code == EAGAIN) return Exit(Interrupted{});
     if ((code == EFAULT || code == EHWPOISON) && page().exit_reason == KVM_EXIT_MEMORY_FAULT) {
       Exit exit = decode_exit(*run_, size_);
-      std::get<MemoryFault>(exit).error = code;
+      if (auto* fault = std::get_if<MemoryFault>(&exit)) fault->error = code;
       return exit;
     }
     return vmm_base::Error{"KVM_RUN", code, id_.value};
