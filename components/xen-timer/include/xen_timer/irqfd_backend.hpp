@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Single shots whose event is raised inside the kernel, with no thread waking: a timerfd, polled by
-// kernel AIO, which completes into an eventfd that the VMM has made an irqfd with a Xen event
-// route. Works on every kernel with KVM_XEN event routes (5.17). Deadlines that are further ahead
-// than the horizon are waited for in userspace first, and so is everything that has no route.
+// Single shots whose event is raised inside the kernel, with no thread of ours waking: a timerfd,
+// polled by kernel AIO, which completes into an eventfd that the VMM has made an irqfd with a Xen
+// event route. Works on every kernel with KVM_XEN event routes (5.17). Deadlines that are further
+// ahead than the horizon are waited for in userspace first, and so is everything that has no route.
 #pragma once
 
 #include <linux/aio_abi.h>
@@ -55,24 +55,27 @@ class SignallingTimer {
       : alarm_(std::move(other.alarm_)),
         signal_(std::move(other.signal_)),
         ring_(std::exchange(other.ring_, nullptr)),
-        polling_(other.polling_) {}
+        polling_(other.polling_),
+        armed_(other.armed_) {}
   SignallingTimer& operator=(SignallingTimer&&) = delete;
   ~SignallingTimer() {
     if (ring_ != nullptr) ::syscall(SYS_io_destroy, ring_);
   }
 
-  // Signals once, at `due`; HostTime::max() for not at all. When it has returned, nothing that was
-  // set before signals. One thread at a time.
+  // Signals once, at `due`; HostTime::max() for not at all. Nothing that was set before signals
+  // once it has returned; what was due already has signalled by then. One thread at a time.
   Result<void> set(xen_clock::HostTime due) noexcept {
-    // A poll ends with the first expiry. Only with the timer stopped is it certain whether that of
-    // the old deadline has; if not, it is the new one's.
+    const bool stop = due == xen_clock::HostTime::max();
     if (!signalled()) {
-      VMM_CHECK(alarm_.set(xen_clock::HostTime::max()));
+      VMM_TRY(left, alarm_.exchange(due));
+      const bool expired = std::exchange(armed_, !stop) && left == Duration{};
+      if (!expired) return vmm_base::success();  // the poll under way is for the new one
+      VMM_CHECK(complete());
     }
-    const bool poll_anew = signalled();
-    if (due == xen_clock::HostTime::max()) return vmm_base::success();
+    armed_ = false;
+    if (stop) return vmm_base::success();
     VMM_CHECK(alarm_.set(due));
-    return poll_anew ? poll() : vmm_base::success();
+    return poll();
   }
   // Whether what was set last has signalled.
   [[nodiscard]] bool signalled() noexcept {
@@ -96,6 +99,18 @@ class SignallingTimer {
   SignallingTimer(TimerfdAlarm alarm, vmm_base::UniqueFd signal, AioRing* ring) noexcept
       : alarm_(std::move(alarm)), signal_(std::move(signal)), ring_(ring) {}
 
+  // Ends a poll whose timer has expired, or is just about to. Linux (seen on 6.12 and 7.3) signals
+  // the eventfd from a worker some time after the expiry.
+  Result<void> complete() noexcept {
+    // In case the timer was stopped first.
+    VMM_CHECK(alarm_.set(xen_clock::HostTime{}));
+    io_event done{};
+    while (::syscall(SYS_io_getevents, ring_, 1, 1, &done, nullptr) != 1) {
+      if (errno != EINTR) return vmm_base::last_error("io_getevents");
+    }
+    polling_ = false;
+    return vmm_base::success();
+  }
   Result<void> poll() noexcept {
     iocb request{};
     request.aio_lio_opcode = IOCB_CMD_POLL;
@@ -108,6 +123,7 @@ class SignallingTimer {
       return vmm_base::last_error("io_submit");
     }
     polling_ = true;
+    armed_ = true;
     return vmm_base::success();
   }
 
@@ -115,6 +131,7 @@ class SignallingTimer {
   vmm_base::UniqueFd signal_;
   AioRing* ring_;
   bool polling_ = false;  // a poll is under way, or has ended and was not seen yet
+  bool armed_ = false;    // and the timer set; false if it was stopped since
 };
 
 template <EventRouter R>

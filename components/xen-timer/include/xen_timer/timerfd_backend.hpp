@@ -25,17 +25,23 @@ class TimerfdAlarm {
   [[nodiscard]] xen_clock::HostTime now() const noexcept { return xen_clock::HostClock::now(); }
 
   Result<void> set(xen_clock::HostTime due) noexcept {
+    const auto replaced = exchange(due);
+    return replaced ? vmm_base::success() : Result<void>(replaced.error());
+  }
+  // The same; how long until what was set before had expired: 0 if it has, or nothing was set.
+  Result<Duration> exchange(xen_clock::HostTime due) noexcept {
     itimerspec spec{};
+    itimerspec was{};
     if (due != xen_clock::HostTime::max()) {
       // 0 would disarm; 1 ns has long passed.
       const auto ns = std::max<std::int64_t>(due.time_since_epoch().count(), 1);
       spec.it_value = {ns / 1'000'000'000, ns % 1'000'000'000};
     }
-    if (::timerfd_settime(fd_.get(), TFD_TIMER_ABSTIME, &spec, nullptr) != 0) {
+    if (::timerfd_settime(fd_.get(), TFD_TIMER_ABSTIME, &spec, &was) != 0) {
       return vmm_base::last_error("timerfd_settime",
                                   static_cast<std::uint64_t>(due.time_since_epoch().count()));
     }
-    return vmm_base::success();
+    return Duration(was.it_value.tv_sec * 1'000'000'000 + was.it_value.tv_nsec);
   }
 
   void clear() noexcept {
