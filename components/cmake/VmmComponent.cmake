@@ -116,17 +116,23 @@ macro(_vmm_option name text)
   option(${option} ${text} ${_default})
 endmacro()
 
-# Adds tests/, c/tests/, benches/ and examples/ of the current project where it is the one being worked on.
+# Adds tests/, c/tests/ and examples/ of the current project where it is the one being worked on, and
+# benches/ where VMM_BENCHES says so.
 macro(vmm_tests)
-  _vmm_option(BUILD_TESTS "Build the tests, benches and examples of ${PROJECT_NAME}")
+  _vmm_option(BUILD_TESTS "Build the tests and examples of ${PROJECT_NAME}")
+  set(_folders)
   if(${option})
     enable_testing()
-    foreach(_folder tests c/tests benches examples)
-      if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${_folder}/CMakeLists.txt)
-        add_subdirectory(${_folder})
-      endif()
-    endforeach()
+    list(APPEND _folders tests c/tests examples)
   endif()
+  if(VMM_BENCHES)
+    list(APPEND _folders benches)
+  endif()
+  foreach(_folder IN LISTS _folders)
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${_folder}/CMakeLists.txt)
+      add_subdirectory(${_folder})
+    endif()
+  endforeach()
 endmacro()
 
 # vmm_readme_test([TESTS...]): the tests that README.md names are, here or in TESTS.
@@ -154,4 +160,18 @@ function(vmm_test name)
     gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${PROJECT_NAME}.
       PROPERTIES LABELS "${arg_LABELS}" SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
   endif()
+endfunction()
+
+# vmm_bench(NAME [LINK target...]): NAME.cpp is a Google Benchmark program; the target `benches` has
+# all of them.
+function(vmm_bench name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "LINK")
+  find_package(benchmark REQUIRED)
+  add_executable(${name} ${name}.cpp)
+  target_link_libraries(${name} PRIVATE ${arg_LINK} benchmark::benchmark_main)
+  set_target_properties(${name} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF)
+  if(NOT TARGET benches)
+    add_custom_target(benches)
+  endif()
+  add_dependencies(benches ${name})
 endfunction()

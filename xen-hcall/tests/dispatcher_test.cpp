@@ -38,6 +38,74 @@ TEST_F(DispatcherTest, UnknownIsEnosysAndNumbersAre64Bits) {
   EXPECT_EQ(said(), Lines{"yield 1"});
 }
 
+struct Counting {
+  std::uint64_t first;
+  int asked = 0;
+  std::optional<Answer> handle(XenVcpuId, const Hypercall& call) {
+    ++asked;
+    if (call.number < first) return std::nullopt;
+    return Answer{GuestResult::ok(static_cast<std::int64_t>(first))};
+  }
+};
+template <std::uint64_t... numbers>
+struct Serving : Counting {
+  static constexpr bool serves(std::uint64_t number) { return ((number == numbers) || ...); }
+};
+
+TEST(Routing, WhoSaysWhatItServesIsAskedForThatAlone) {
+  Serving<29, 1000> some{{29}};
+  Serving<29, 30> more{{0}};
+  Counting any{500};
+  Dispatcher dispatcher(some, more, any);
+  EXPECT_EQ(dispatcher({0}, Hypercall{29}).guest, GuestResult::ok(29));
+  EXPECT_EQ(dispatcher({0}, Hypercall{30}).guest, GuestResult::ok(0));
+  EXPECT_EQ(dispatcher({0}, Hypercall{31}).guest, GuestResult(Errno::nosys));
+  EXPECT_EQ(dispatcher({0}, Hypercall{0x1'0000'001d}).guest, GuestResult::ok(500));
+  EXPECT_EQ(dispatcher({0}, Hypercall{1000}).guest, GuestResult::ok(29));
+  EXPECT_EQ(dispatcher({0}, Hypercall{~std::uint64_t{0}}).guest, GuestResult::ok(500));
+  EXPECT_EQ(some.asked, 2);
+  EXPECT_EQ(more.asked, 1);
+  EXPECT_EQ(any.asked, 3);
+}
+
+TEST(Routing, WhoServesItButDoesntKnowItLeavesItToTheNext) {
+  Serving<24> timers{{~std::uint64_t{0}}};
+  Serving<24> others{{24}};
+  Dispatcher inner(timers, others);
+  static_assert(decltype(inner)::serves(24) && !decltype(inner)::serves(25));
+  Dispatcher dispatcher(inner);
+  EXPECT_EQ(dispatcher({0}, Hypercall{24}).guest, GuestResult::ok(24));
+  EXPECT_EQ(dispatcher({0}, Hypercall{25}).guest, GuestResult(Errno::nosys));
+  EXPECT_EQ(timers.asked, 1);
+  EXPECT_EQ(others.asked, 1);
+}
+
+TEST(Routing, EveryNumberReachesWhoServesIt) {
+  for (std::uint64_t number = 0; number < 200; ++number) {
+    Counting any{number};
+    Dispatcher dispatcher(any);
+    EXPECT_EQ(dispatcher({0}, Hypercall{number}).guest,
+              GuestResult::ok(static_cast<std::int64_t>(number)));
+  }
+}
+
+// What the VMM is to know of an answer isn't lost on the way.
+TEST(Routing, AHostErrorComesAlong) {
+  struct Failing {
+    static constexpr bool serves(std::uint64_t) { return true; }
+    std::optional<Answer> handle(XenVcpuId, const Hypercall& call) {
+      return Answer{GuestResult::ok(7), vmm_base::Error{"it", 5, call.number}};
+    }
+  } failing;
+  Dispatcher dispatcher(failing);
+  for (const std::uint64_t number : {29u, 1000u}) {
+    const Answer answer = dispatcher({0}, Hypercall{number});
+    EXPECT_EQ(answer.guest, GuestResult::ok(7));
+    ASSERT_FALSE(answer.host);
+    EXPECT_EQ(answer.host.error(), (vmm_base::Error{"it", 5, number}));
+  }
+}
+
 template <class Word>
 struct Multicall : DispatcherTest {
   static constexpr bool long_mode = sizeof(Word) == 8;

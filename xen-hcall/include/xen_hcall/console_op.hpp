@@ -31,9 +31,12 @@ class ConsoleOp {
  public:
   explicit ConsoleOp(V& vmm) noexcept : vmm_(vmm) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::console_io;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::console_io) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     const auto count = static_cast<std::uint32_t>(call.params[1]);
     const vmm_base::Gva buffer{call.params[2]};
     switch (static_cast<std::uint32_t>(call.params[0])) {

@@ -45,9 +45,12 @@ class EventChannelOp {
   EventChannelOp(V& vmm, xen_evtchn::Channels& channels) noexcept
       : vmm_(vmm), channels_(channels) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::event_channel_op;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::event_channel_op) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     const std::uint64_t gva = call.params[1];
     switch (static_cast<std::uint32_t>(call.params[0])) {
       case xen_abi::evtchnop::alloc_unbound:

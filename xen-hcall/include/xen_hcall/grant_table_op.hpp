@@ -34,9 +34,12 @@ class GrantTableOp {
  public:
   explicit GrantTableOp(V& vmm, xen_abi::DomainId self = 1) noexcept : vmm_(vmm), self_(self) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::grant_table_op;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::grant_table_op) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     const auto command = static_cast<std::uint32_t>(call.params[0]);
     const std::uint64_t gva = call.params[1];
     const auto count = static_cast<std::uint32_t>(call.params[2]);

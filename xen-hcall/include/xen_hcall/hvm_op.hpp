@@ -72,9 +72,12 @@ class HvmOp {
   void set_param(std::uint32_t index, std::uint64_t value) noexcept { params_[index] = value; }
   [[nodiscard]] std::uint64_t param(std::uint32_t index) const noexcept { return params_[index]; }
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::hvm_op;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::hvm_op) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     const std::uint64_t gva = call.params[1];
     switch (call.params[0]) {
       case xen_abi::hvmop::set_param:

@@ -42,9 +42,12 @@ class MemoryOp {
   explicit MemoryOp(V& vmm, std::vector<xen_abi::E820Entry> map = {}, xen_abi::DomainId self = 1)
       : vmm_(vmm), map_(std::move(map)), self_(self), pages_(ram_pages()) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::memory_op;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::memory_op) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     return call.long_mode ? memory_op<std::uint64_t>({vcpu, call.params[1]}, call.params[0])
                           : memory_op<std::uint32_t>({vcpu, call.params[1]}, call.params[0]);
   }

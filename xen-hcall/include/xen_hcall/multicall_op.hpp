@@ -26,9 +26,12 @@ class MulticallOp {
  public:
   MulticallOp(V& vmm, Calls& calls) noexcept : vmm_(vmm), calls_(calls) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::multicall;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::multicall) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     return call.long_mode ? multicall<std::uint64_t>(vcpu, call)
                           : multicall<std::uint32_t>(vcpu, call);
   }

@@ -20,9 +20,12 @@ class PhysdevOp {
  public:
   explicit PhysdevOp(V& vmm, xen_abi::DomainId self = 1) noexcept : vmm_(vmm), self_(self) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::physdev_op;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::physdev_op) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     const std::uint64_t gva = call.params[1];
     switch (static_cast<std::uint32_t>(call.params[0])) {
       case xen_abi::physdevop::map_pirq:

@@ -51,9 +51,12 @@ class SchedOp {
   SchedOp(V& vmm, const xen_evtchn::Channels& channels, Shutdown<V>& shutdown) noexcept
       : vmm_(vmm), channels_(channels), shutdown_(shutdown) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::sched_op;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::sched_op) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     const std::uint64_t gva = call.params[1];
     switch (static_cast<std::uint32_t>(call.params[0])) {
       case xen_abi::schedop::yield:

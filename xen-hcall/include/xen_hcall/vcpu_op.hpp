@@ -67,9 +67,12 @@ class VcpuOp {
   VcpuOp(V& vmm, std::uint32_t vcpu_count, Shutdown<V>& shutdown)
       : vmm_(vmm), shutdown_(shutdown), registered_(vcpu_count), initialising_(vcpu_count) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::vcpu_op;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::vcpu_op) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     // Before the sub-op is looked at.
     const Call made{
         vcpu, {static_cast<std::uint32_t>(call.params[1])}, call.params[2], call.long_mode};

@@ -51,9 +51,12 @@ class VersionOp {
  public:
   VersionOp(V& vmm, XenVersion version) : vmm_(vmm), version_(std::move(version)) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::xen_version;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::xen_version) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     const std::uint64_t gva = call.params[1];
     switch (static_cast<std::uint32_t>(call.params[0])) {
       case xen_abi::xenver::version:

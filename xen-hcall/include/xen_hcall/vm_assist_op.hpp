@@ -26,9 +26,12 @@ class VmAssistOp {
  public:
   explicit VmAssistOp(V& vmm) noexcept : vmm_(vmm) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::vm_assist;
+  }
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId /*vcpu*/,
                                                       const xen_abi::Hypercall& call) {
-    if (call.number != xen_abi::hypercall::vm_assist) return std::nullopt;
+    if (!serves(call.number)) return std::nullopt;
     const auto type = static_cast<std::uint32_t>(call.params[1]);
     if (type != xen_abi::vm_assist::runstate_update_flag) {
       return xen_abi::Answer{xen_abi::Errno::inval};

@@ -38,6 +38,9 @@ class Handler {
  public:
   Handler(V& vmm, B& backend) noexcept : vmm_(vmm), backend_(backend) {}
 
+  static constexpr bool serves(std::uint64_t number) noexcept {
+    return number == xen_abi::hypercall::vcpu_op || number == xen_abi::hypercall::set_timer_op;
+  }
   // Answers `call`, made by `vcpu`, on that vCPU's thread; nullopt if it isn't a timer call. The
   // guest's answer is final even where the host had an error; the answer carries both.
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
