@@ -5,6 +5,7 @@
 // deadline.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <vector>
@@ -48,7 +49,7 @@ void set_singleshot_timer(benchmark::State& state) {
   VirtualBackend backend(vcpus);
   Handler timer(vmm, backend);
   for (std::uint32_t id = 0; id < vcpus; ++id) {
-    if (!timer.bind({id}, {id + 1})) state.SkipWithError("bind");
+    if (!timer.bind({id}, {std::min(id + 1, 4095u)})) state.SkipWithError("bind");
   }
   std::uint32_t id = 0;
   for (auto _ : state) {
@@ -58,6 +59,9 @@ void set_singleshot_timer(benchmark::State& state) {
     benchmark::DoNotOptimize(answer->guest.rax());
     if (++id == vcpus) id = 0;
   }
+  // As when Linux ticks: each vCPU's next deadline is the last of all.
+  state.counters["settime"] =
+      static_cast<double>(backend.alarm().sets()) / static_cast<double>(state.iterations());
 }
 BENCHMARK(set_singleshot_timer)->Arg(1)->Arg(4)->Arg(64)->Arg(4096);
 
@@ -91,7 +95,7 @@ void set_singleshot_timer_by_timerfd(benchmark::State& state) {
   if (!backend) return state.SkipWithError("timerfd");
   Handler timer(vmm, backend.value());
   for (std::uint32_t id = 0; id < vcpus; ++id) {
-    if (!timer.bind({id}, {id + 1})) state.SkipWithError("bind");
+    if (!timer.bind({id}, {std::min(id + 1, 4095u)})) state.SkipWithError("bind");
   }
   std::uint32_t id = 0;
   for (auto _ : state) {
