@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <span>
 #include <type_traits>
@@ -38,8 +39,7 @@ class FamBuffer {
 
   // `size` entries, zeroed.
   explicit FamBuffer(std::size_t size = 0)
-      : memory_(std::make_unique<std::byte[]>(sizeof(Header) + size * sizeof(Entry))),
-        capacity_(size) {
+      : memory_(std::make_unique<std::byte[]>(bytes_for(size))), capacity_(size) {
     resize(size);
   }
   explicit FamBuffer(std::span<const Entry> entries) : FamBuffer(entries.size()) {
@@ -78,7 +78,8 @@ class FamBuffer {
   void resize(std::size_t size) noexcept {
     if (memory_ == nullptr) return;
     using Number = std::remove_reference_t<decltype(header().*Count)>;
-    header().*Count = static_cast<Number>(std::min(size, capacity_));
+    header().*Count = static_cast<Number>(
+        std::min<std::size_t>({size, capacity_, std::numeric_limits<Number>::max()}));
   }
 
   [[nodiscard]] Entry* data() noexcept { return reinterpret_cast<Entry*>(tail()); }
@@ -104,6 +105,12 @@ class FamBuffer {
   }
 
  private:
+  // More than can be had rather than a product that doesn't fit.
+  static constexpr std::size_t bytes_for(std::size_t size) noexcept {
+    constexpr std::size_t most = std::numeric_limits<std::ptrdiff_t>::max();
+    return size > (most - sizeof(Header)) / sizeof(Entry) ? most
+                                                          : sizeof(Header) + size * sizeof(Entry);
+  }
   [[nodiscard]] std::byte* tail() const noexcept {
     return memory_ == nullptr ? nullptr : memory_.get() + sizeof(Header);
   }
