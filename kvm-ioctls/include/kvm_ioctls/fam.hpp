@@ -17,6 +17,7 @@
 #include <initializer_list>
 #include <limits>
 #include <memory>
+#include <new>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -37,7 +38,7 @@ class FamBuffer {
  public:
   using value_type = Entry;
 
-  // `size` entries, zeroed.
+  // `size` entries, zeroed. Throws std::bad_alloc, as all that allocates.
   explicit FamBuffer(std::size_t size = 0)
       : memory_(std::make_unique<std::byte[]>(bytes_for(size))), capacity_(size) {
     resize(size);
@@ -105,11 +106,11 @@ class FamBuffer {
   }
 
  private:
-  // More than can be had rather than a product that doesn't fit.
-  static constexpr std::size_t bytes_for(std::size_t size) noexcept {
+  // The product must not wrap around.
+  static constexpr std::size_t bytes_for(std::size_t size) {
     constexpr std::size_t most = std::numeric_limits<std::ptrdiff_t>::max();
-    return size > (most - sizeof(Header)) / sizeof(Entry) ? most
-                                                          : sizeof(Header) + size * sizeof(Entry);
+    if (size > (most - sizeof(Header)) / sizeof(Entry)) throw std::bad_array_new_length();
+    return sizeof(Header) + size * sizeof(Entry);
   }
   [[nodiscard]] std::byte* tail() const noexcept {
     return memory_ == nullptr ? nullptr : memory_.get() + sizeof(Header);
