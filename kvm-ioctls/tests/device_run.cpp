@@ -32,6 +32,24 @@ TEST_F(Running, APortWriteHltAndImmediateExit) {
   EXPECT_EQ(must(vcpu->get_regs()).rip, 0x1003u);
 }
 
+// The same, straight to the case.
+TEST_F(Running, TheCaseOfAnExitIsCalled) {
+  load({0xe6, 0x10, 0xf4});
+  start();
+  const auto run = [&](auto& runner) {
+    return runner.run([&](IoOut& out) { return static_cast<int>(out.port); },
+                      [&](Interrupted&) { return 1; },  //
+                      [&](Halted&) { return 2; },       //
+                      [](auto&) { return 3; });
+  };
+  EXPECT_EQ(must(run(*vcpu)), 0x10);
+  vcpu->request_exit();
+  EXPECT_EQ(must(run(*vcpu)), 1);
+  Runner runner(*vcpu, must(KickSignal::install()));
+  EXPECT_EQ(must(run(runner)), 1);
+  EXPECT_EQ(must(run(runner)), 2) << "the Runner took it back";
+}
+
 // in $0x11,%al; mov %al,(0x3000); mov (0xf000),%bl; hlt
 TEST_F(Running, ReadsGetWhatTheVmmAnswers) {
   load({0xe4, 0x11, 0xa2, 0x00, 0x30, 0x8a, 0x1e, 0x00, 0xf0, 0xf4});

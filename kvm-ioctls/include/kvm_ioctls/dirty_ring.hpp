@@ -36,6 +36,7 @@ class DirtyRing {
   // page n of the memslot was written. Bits 31:16 of slot are the address space. Returns how many.
   template <class Page>
   std::uint32_t harvest(Page&& page) {
+    if (ring_ == nullptr) return 0;  // moved from
     std::uint32_t count = 0;
     for (; count != entries_; ++count) {
       kvm_dirty_gfn& gfn = ring_.get()[next_ % entries_];

@@ -301,174 +301,187 @@ using Exit =
 
 namespace detail {
 
-inline Exit other_exit(kvm_run& run) noexcept {
-  return Other{run.exit_reason, {reinterpret_cast<std::byte*>(run.padding), sizeof(run.padding)}};
+// Calls visit(kind) for what `run` says, with the kind's own struct.
+template <class Kind, class Visit>
+[[gnu::always_inline]] inline decltype(auto) visited(Kind kind, Visit& visit) {
+  return visit(kind);
+}
+template <class Visit>
+[[gnu::always_inline]] inline decltype(auto) visit_other(kvm_run& run, Visit& visit) {
+  return visited(
+      Other{run.exit_reason, {reinterpret_cast<std::byte*>(run.padding), sizeof(run.padding)}},
+      visit);
 }
 
-inline Exit decode_hyperv(kvm_run& run) noexcept {
+template <class Visit>
+[[gnu::always_inline]] inline decltype(auto) visit_hyperv(kvm_run& run, Visit& visit) {
   switch (run.hyperv.type) {
     case KVM_EXIT_HYPERV_SYNIC: {
       const auto& synic = run.hyperv.u.synic;
-      return HypervSynic{synic.msr, synic.control, synic.evt_page, synic.msg_page};
+      return visited(HypervSynic{synic.msr, synic.control, synic.evt_page, synic.msg_page}, visit);
     }
     case KVM_EXIT_HYPERV_HCALL:
-      return HypervHypercall(run);
+      return visited(HypervHypercall(run), visit);
     case KVM_EXIT_HYPERV_SYNDBG:
-      return HypervSyndbg(run);
+      return visited(HypervSyndbg(run), visit);
     default:
-      return other_exit(run);
+      return visit_other(run, visit);
   }
 }
 
-template <class Foreign>
-Exit foreign_exit(kvm_run& run) noexcept {
-  return Foreign{{reinterpret_cast<const std::byte*>(run.padding), sizeof(run.padding)}};
+template <class Foreign, class Visit>
+[[gnu::always_inline]] inline decltype(auto) visit_foreign(kvm_run& run, Visit& visit) {
+  return visited(Foreign{{reinterpret_cast<const std::byte*>(run.padding), sizeof(run.padding)}},
+                 visit);
 }
 
-// Those of other architectures.
-inline Exit decode_foreign_exit(kvm_run& run) noexcept {
-  switch (run.exit_reason) {
-    case KVM_EXIT_S390_SIEIC:
-      return foreign_exit<S390Sieic>(run);
-    case KVM_EXIT_S390_RESET:
-      return foreign_exit<S390Reset>(run);
-    case KVM_EXIT_DCR:
-      return foreign_exit<Dcr>(run);
-    case KVM_EXIT_OSI:
-      return foreign_exit<Osi>(run);
-    case KVM_EXIT_PAPR_HCALL:
-      return foreign_exit<PaprHcall>(run);
-    case KVM_EXIT_S390_UCONTROL:
-      return foreign_exit<S390Ucontrol>(run);
-    case KVM_EXIT_S390_TSCH:
-      return foreign_exit<S390Tsch>(run);
-    case KVM_EXIT_EPR:
-      return foreign_exit<Epr>(run);
-    case KVM_EXIT_S390_STSI:
-      return foreign_exit<S390Stsi>(run);
-    case KVM_EXIT_ARM_NISV:
-      return foreign_exit<ArmNisv>(run);
-    case KVM_EXIT_RISCV_SBI:
-      return foreign_exit<RiscvSbi>(run);
-    case KVM_EXIT_RISCV_CSR:
-      return foreign_exit<RiscvCsr>(run);
-    case KVM_EXIT_LOONGARCH_IOCSR:
-      return foreign_exit<LoongarchIocsr>(run);
-    case KVM_EXIT_ARM_SEA:
-      return foreign_exit<ArmSea>(run);
-    case KVM_EXIT_ARM_LDST64B:
-      return foreign_exit<ArmLdst64b>(run);
-    default:
-      return other_exit(run);
-  }
-}
-
-// Those that no guest makes many of.
-inline Exit decode_rare_exit(kvm_run& run) noexcept {
-  switch (run.exit_reason) {
-    case KVM_EXIT_UNKNOWN:
-      return Unknown{run.hw.hardware_exit_reason};
-    case KVM_EXIT_EXCEPTION:
-      return Exception{run.ex.exception, run.ex.error_code};
-    case KVM_EXIT_HYPERCALL:
-      return Hypercall(run);
-    case KVM_EXIT_DEBUG: {
-      const auto& debug = run.debug.arch;
-      return Debug{debug.exception, debug.pc, debug.dr6, debug.dr7};
-    }
-    case KVM_EXIT_SHUTDOWN:
-      return Shutdown{};
-    case KVM_EXIT_FAIL_ENTRY:
-      return FailEntry{run.fail_entry.hardware_entry_failure_reason, run.fail_entry.cpu};
-    case KVM_EXIT_SET_TPR:
-      return SetTpr{};
-    case KVM_EXIT_TPR_ACCESS:
-      return TprAccess{run.tpr_access.rip, run.tpr_access.is_write != 0};
-    case KVM_EXIT_NMI:
-      return NmiExit{};
-    case KVM_EXIT_INTERNAL_ERROR:
-      if (run.internal.ndata > std::size(run.internal.data)) return other_exit(run);
-      return InternalError{run.internal.suberror, {run.internal.data, run.internal.ndata}};
-    case KVM_EXIT_WATCHDOG:
-      return Watchdog{};
-    case KVM_EXIT_SYSTEM_EVENT:
-      if (run.system_event.ndata > std::size(run.system_event.data)) return other_exit(run);
-      return SystemEvent{run.system_event.type, {run.system_event.data, run.system_event.ndata}};
-    case KVM_EXIT_IOAPIC_EOI:
-      return IoapicEoi{run.eoi.vector};
-    case KVM_EXIT_HYPERV:
-      return decode_hyperv(run);
-    case KVM_EXIT_DIRTY_RING_FULL:
-      return DirtyRingFull{};
-    case KVM_EXIT_AP_RESET_HOLD:
-      return ApResetHold{};
-    case KVM_EXIT_X86_BUS_LOCK:
-      return BusLock{};
-    case KVM_EXIT_NOTIFY:
-      return Notify{run.notify.flags};
-    case KVM_EXIT_MEMORY_FAULT: {
-      const auto& fault = *reinterpret_cast<const MemoryFaultPayload*>(run.padding);
-      return MemoryFault{fault.flags, fault.gpa, fault.size, 0};
-    }
-    case KVM_EXIT_TDX:
-      return Tdx(run);
-    case KVM_EXIT_SNP_REQ_CERTS:
-      return SnpReqCerts(run);
-    default:
-      return decode_foreign_exit(run);
-  }
-}
+template <class... Cases>
+struct Overloaded : Cases... {
+  using Cases::operator()...;
+};
 
 }  // namespace detail
 
-// Reads the exit out of a kvm_run mapping of `size` bytes.
-inline Exit decode_exit(kvm_run& run, std::size_t size) noexcept {
-  auto* base = reinterpret_cast<std::byte*>(&run);
+// Calls visit(kind) with the exit that is in a kvm_run mapping of `size` bytes: a switch over its
+// number, and nothing between that and the kind's case.
+template <class Visit>
+[[gnu::always_inline]] inline decltype(auto) visit_exit(kvm_run& run, const std::size_t& size,
+                                                        Visit&& visit) {
   switch (run.exit_reason) {
     case KVM_EXIT_XEN:
       // Other types may come with newer kernels.
-      if (run.xen.type == KVM_EXIT_XEN_HCALL) return XenHypercall(run);
+      if (run.xen.type == KVM_EXIT_XEN_HCALL) return detail::visited(XenHypercall(run), visit);
       break;
     case KVM_EXIT_IO: {
       const std::size_t length = std::size_t{run.io.size} * run.io.count;
       // The kernel puts the data on its own page of the mapping.
       if (run.io.data_offset > size || length > size - run.io.data_offset) break;
-      std::byte* data = base + run.io.data_offset;
+      std::byte* data = reinterpret_cast<std::byte*>(&run) + run.io.data_offset;
       if (run.io.direction == KVM_EXIT_IO_OUT) {
-        return IoOut{run.io.port, run.io.size, {data, length}};
+        return detail::visited(IoOut{run.io.port, run.io.size, {data, length}}, visit);
       }
-      return IoIn{run.io.port, run.io.size, {data, length}};
+      return detail::visited(IoIn{run.io.port, run.io.size, {data, length}}, visit);
     }
     case KVM_EXIT_MMIO: {
       if (run.mmio.len > sizeof(run.mmio.data)) break;
       auto* data = reinterpret_cast<std::byte*>(run.mmio.data);
-      if (run.mmio.is_write != 0) return MmioWrite{run.mmio.phys_addr, {data, run.mmio.len}};
-      return MmioRead{run.mmio.phys_addr, {data, run.mmio.len}};
+      if (run.mmio.is_write != 0) {
+        return detail::visited(MmioWrite{run.mmio.phys_addr, {data, run.mmio.len}}, visit);
+      }
+      return detail::visited(MmioRead{run.mmio.phys_addr, {data, run.mmio.len}}, visit);
     }
     case KVM_EXIT_X86_RDMSR:
-      return MsrRead(run);
+      return detail::visited(MsrRead(run), visit);
     case KVM_EXIT_X86_WRMSR:
-      return MsrWrite(run);
+      return detail::visited(MsrWrite(run), visit);
     case KVM_EXIT_HLT:
-      return Halted{};
+      return detail::visited(Halted{}, visit);
     case KVM_EXIT_INTR:
-      return Interrupted{};
+      return detail::visited(Interrupted{}, visit);
     case KVM_EXIT_IRQ_WINDOW_OPEN:
-      return IrqWindowOpen{};
+      return detail::visited(IrqWindowOpen{}, visit);
+    case KVM_EXIT_UNKNOWN:
+      return detail::visited(Unknown{run.hw.hardware_exit_reason}, visit);
+    case KVM_EXIT_EXCEPTION:
+      return detail::visited(Exception{run.ex.exception, run.ex.error_code}, visit);
+    case KVM_EXIT_HYPERCALL:
+      return detail::visited(Hypercall(run), visit);
+    case KVM_EXIT_DEBUG: {
+      const auto& debug = run.debug.arch;
+      return detail::visited(Debug{debug.exception, debug.pc, debug.dr6, debug.dr7}, visit);
+    }
+    case KVM_EXIT_SHUTDOWN:
+      return detail::visited(Shutdown{}, visit);
+    case KVM_EXIT_FAIL_ENTRY:
+      return detail::visited(
+          FailEntry{run.fail_entry.hardware_entry_failure_reason, run.fail_entry.cpu}, visit);
+    case KVM_EXIT_SET_TPR:
+      return detail::visited(SetTpr{}, visit);
+    case KVM_EXIT_TPR_ACCESS:
+      return detail::visited(TprAccess{run.tpr_access.rip, run.tpr_access.is_write != 0}, visit);
+    case KVM_EXIT_NMI:
+      return detail::visited(NmiExit{}, visit);
+    case KVM_EXIT_INTERNAL_ERROR:
+      if (run.internal.ndata > std::size(run.internal.data)) return detail::visit_other(run, visit);
+      return detail::visited(
+          InternalError{run.internal.suberror, {run.internal.data, run.internal.ndata}}, visit);
+    case KVM_EXIT_WATCHDOG:
+      return detail::visited(Watchdog{}, visit);
+    case KVM_EXIT_SYSTEM_EVENT:
+      if (run.system_event.ndata > std::size(run.system_event.data)) {
+        return detail::visit_other(run, visit);
+      }
+      return detail::visited(
+          SystemEvent{run.system_event.type, {run.system_event.data, run.system_event.ndata}},
+          visit);
+    case KVM_EXIT_IOAPIC_EOI:
+      return detail::visited(IoapicEoi{run.eoi.vector}, visit);
+    case KVM_EXIT_HYPERV:
+      return detail::visit_hyperv(run, visit);
+    case KVM_EXIT_DIRTY_RING_FULL:
+      return detail::visited(DirtyRingFull{}, visit);
+    case KVM_EXIT_AP_RESET_HOLD:
+      return detail::visited(ApResetHold{}, visit);
+    case KVM_EXIT_X86_BUS_LOCK:
+      return detail::visited(BusLock{}, visit);
+    case KVM_EXIT_NOTIFY:
+      return detail::visited(Notify{run.notify.flags}, visit);
+    case KVM_EXIT_MEMORY_FAULT: {
+      const auto& fault = *reinterpret_cast<const MemoryFaultPayload*>(run.padding);
+      return detail::visited(MemoryFault{fault.flags, fault.gpa, fault.size, 0}, visit);
+    }
+    case KVM_EXIT_TDX:
+      return detail::visited(Tdx(run), visit);
+    case KVM_EXIT_SNP_REQ_CERTS:
+      return detail::visited(SnpReqCerts(run), visit);
+    // Those of other architectures.
+    case KVM_EXIT_S390_SIEIC:
+      return detail::visit_foreign<S390Sieic>(run, visit);
+    case KVM_EXIT_S390_RESET:
+      return detail::visit_foreign<S390Reset>(run, visit);
+    case KVM_EXIT_DCR:
+      return detail::visit_foreign<Dcr>(run, visit);
+    case KVM_EXIT_OSI:
+      return detail::visit_foreign<Osi>(run, visit);
+    case KVM_EXIT_PAPR_HCALL:
+      return detail::visit_foreign<PaprHcall>(run, visit);
+    case KVM_EXIT_S390_UCONTROL:
+      return detail::visit_foreign<S390Ucontrol>(run, visit);
+    case KVM_EXIT_S390_TSCH:
+      return detail::visit_foreign<S390Tsch>(run, visit);
+    case KVM_EXIT_EPR:
+      return detail::visit_foreign<Epr>(run, visit);
+    case KVM_EXIT_S390_STSI:
+      return detail::visit_foreign<S390Stsi>(run, visit);
+    case KVM_EXIT_ARM_NISV:
+      return detail::visit_foreign<ArmNisv>(run, visit);
+    case KVM_EXIT_RISCV_SBI:
+      return detail::visit_foreign<RiscvSbi>(run, visit);
+    case KVM_EXIT_RISCV_CSR:
+      return detail::visit_foreign<RiscvCsr>(run, visit);
+    case KVM_EXIT_LOONGARCH_IOCSR:
+      return detail::visit_foreign<LoongarchIocsr>(run, visit);
+    case KVM_EXIT_ARM_SEA:
+      return detail::visit_foreign<ArmSea>(run, visit);
+    case KVM_EXIT_ARM_LDST64B:
+      return detail::visit_foreign<ArmLdst64b>(run, visit);
     default:
-      return detail::decode_rare_exit(run);
+      break;
   }
-  return detail::other_exit(run);
+  return detail::visit_other(run, visit);
+}
+
+// The same as a value.
+inline Exit decode_exit(kvm_run& run, std::size_t size) noexcept {
+  return visit_exit(run, size, [](auto& kind) noexcept -> Exit { return kind; });
 }
 
 // Calls the first of `cases` that takes the exit at hand. Every kind must be taken; [](auto&) takes
 // the rest.
 template <class... Cases>
 decltype(auto) match(Exit& exit, Cases&&... cases) {
-  struct Overloaded : std::remove_cvref_t<Cases>... {
-    using std::remove_cvref_t<Cases>::operator()...;
-  };
-  return std::visit(Overloaded{std::forward<Cases>(cases)...}, exit);
+  return std::visit(
+      detail::Overloaded<std::remove_cvref_t<Cases>...>{std::forward<Cases>(cases)...}, exit);
 }
 
 }  // namespace kvm_ioctls

@@ -15,7 +15,9 @@
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 #include <memory>
+#include <new>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -36,10 +38,9 @@ class FamBuffer {
  public:
   using value_type = Entry;
 
-  // `size` entries, zeroed.
+  // `size` entries, zeroed. Throws std::bad_alloc, as all that allocates.
   explicit FamBuffer(std::size_t size = 0)
-      : memory_(std::make_unique<std::byte[]>(sizeof(Header) + size * sizeof(Entry))),
-        capacity_(size) {
+      : memory_(std::make_unique<std::byte[]>(bytes_for(size))), capacity_(size) {
     resize(size);
   }
   explicit FamBuffer(std::span<const Entry> entries) : FamBuffer(entries.size()) {
@@ -78,7 +79,8 @@ class FamBuffer {
   void resize(std::size_t size) noexcept {
     if (memory_ == nullptr) return;
     using Number = std::remove_reference_t<decltype(header().*Count)>;
-    header().*Count = static_cast<Number>(std::min(size, capacity_));
+    header().*Count = static_cast<Number>(
+        std::min<std::size_t>({size, capacity_, std::numeric_limits<Number>::max()}));
   }
 
   [[nodiscard]] Entry* data() noexcept { return reinterpret_cast<Entry*>(tail()); }
@@ -104,6 +106,12 @@ class FamBuffer {
   }
 
  private:
+  // The product must not wrap around.
+  static constexpr std::size_t bytes_for(std::size_t size) {
+    constexpr std::size_t most = std::numeric_limits<std::ptrdiff_t>::max();
+    if (size > (most - sizeof(Header)) / sizeof(Entry)) throw std::bad_array_new_length();
+    return sizeof(Header) + size * sizeof(Entry);
+  }
   [[nodiscard]] std::byte* tail() const noexcept {
     return memory_ == nullptr ? nullptr : memory_.get() + sizeof(Header);
   }

@@ -61,28 +61,45 @@ struct Filled {
   template <class T>
   operator T() const noexcept {
     T value;
-    result = ::ioctl(fd, request, &value);
+    if (::ioctl(fd, request, &value) < 0) [[unlikely]] {
+      error = errno;
+    }
     return value;
   }
   int fd;
   unsigned long request;
-  int& result;
+  int& error;  // stays negative if there is none
 };
 
-template <class T>
-inline vmm_base::Result<T> get(int fd, const char* name, unsigned long request,
-                               std::uint64_t operand) noexcept {
-  static_assert(std::is_trivially_copyable_v<T> && std::is_class_v<T>);
-  int called = 0;
-  vmm_base::Result<T> result(boost::outcome_v2::in_place_type<T>, Filled{fd, request, called});
-  if (called < 0) result = vmm_base::last_error(name, operand);
+// `operand` is called for an error only: what it costs is the error's.
+template <class Argument, class Operand>
+inline vmm_base::Result<int> call(int fd, const char* name, unsigned long request,
+                                  Argument argument, Operand operand) noexcept {
+  const int result = ::ioctl(fd, request, argument);
+  if (result < 0) [[unlikely]] {
+    return vmm_base::last_error(name, operand());
+  }
   return result;
 }
 
-template <class Argument>
+template <class T, class Operand>
+inline vmm_base::Result<T> get(int fd, const char* name, unsigned long request,
+                               Operand operand) noexcept {
+  static_assert(std::is_trivially_copyable_v<T> && std::is_class_v<T>);
+  int error = -1;
+  vmm_base::Result<T> result(boost::outcome_v2::in_place_type<T>, Filled{fd, request, error});
+  if (error >= 0) [[unlikely]] {
+    result = vmm_base::Error{name, error, operand()};
+  }
+  return result;
+}
+
+template <class Argument, class Operand>
 inline vmm_base::Result<void> set(int fd, const char* name, unsigned long request,
-                                  Argument argument, std::uint64_t operand) noexcept {
-  if (::ioctl(fd, request, argument) < 0) return vmm_base::last_error(name, operand);
+                                  Argument argument, Operand operand) noexcept {
+  if (::ioctl(fd, request, argument) < 0) [[unlikely]] {
+    return vmm_base::last_error(name, operand());
+  }
   return vmm_base::success();
 }
 
@@ -91,8 +108,12 @@ inline vmm_base::Result<void> set(int fd, const char* name, unsigned long reques
 
 // For the wrappers: the request's name is said once. CALL returns the ioctl's own result, GET a
 // structure that the kernel fills, SET nothing.
-#define KVM_IOCTLS_CALL(fd, request, ...) ::kvm_ioctls::ioctl((fd), #request, request, __VA_ARGS__)
-#define KVM_IOCTLS_GET(type, fd, request, operand) \
-  ::kvm_ioctls::detail::get<type>((fd), #request, request, (operand))
-#define KVM_IOCTLS_SET(fd, request, argument, operand) \
-  ::kvm_ioctls::detail::set((fd), #request, request, (argument), (operand))
+#define KVM_IOCTLS_CALL(fd, request, argument, operand)           \
+  ::kvm_ioctls::detail::call((fd), #request, request, (argument), \
+                             [&] { return static_cast<std::uint64_t>(operand); })
+#define KVM_IOCTLS_GET(type, fd, request, operand)         \
+  ::kvm_ioctls::detail::get<type>((fd), #request, request, \
+                                  [&] { return static_cast<std::uint64_t>(operand); })
+#define KVM_IOCTLS_SET(fd, request, argument, operand)           \
+  ::kvm_ioctls::detail::set((fd), #request, request, (argument), \
+                            [&] { return static_cast<std::uint64_t>(operand); })

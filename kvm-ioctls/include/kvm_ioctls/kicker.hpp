@@ -149,6 +149,18 @@ class Runner {
     }
     return result;
   }
+  // Vcpu::run(cases...), likewise.
+  template <class... Cases>
+  requires(sizeof...(Cases) != 0)
+      [[nodiscard, gnu::always_inline]] inline auto run(Cases&&... cases) {
+    detail::Overloaded<std::remove_cvref_t<Cases>...> visit{std::forward<Cases>(cases)...};
+    return vcpu_.run(
+        [&](Interrupted& exit) {
+          std::atomic_ref(vcpu_.page().immediate_exit).exchange(0, std::memory_order_seq_cst);
+          return visit(exit);
+        },
+        [&](auto& exit) { return visit(exit); });
+  }
 
  private:
   Vcpu& vcpu_;

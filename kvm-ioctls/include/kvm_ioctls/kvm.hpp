@@ -36,7 +36,7 @@ class Kvm : public DeviceAttributes<Kvm> {
   // and later.
   static Result<Kvm> from_fd(vmm_base::UniqueFd fd) noexcept {
     Kvm kvm(std::move(fd));
-    VMM_TRY(version, KVM_IOCTLS_CALL(kvm.fd(), KVM_GET_API_VERSION, 0));
+    VMM_TRY(version, KVM_IOCTLS_CALL(kvm.fd(), KVM_GET_API_VERSION, 0, 0));
     if (version != KVM_API_VERSION) {
       return vmm_base::Error{"KVM_GET_API_VERSION", ENOTSUP, static_cast<std::uint64_t>(version)};
     }
@@ -50,7 +50,7 @@ class Kvm : public DeviceAttributes<Kvm> {
 
   // KVM_GET_VCPU_MMAP_SIZE [, 2.6]: of a vCPU's kvm_run and what follows it, bytes.
   [[nodiscard]] Result<std::size_t> get_vcpu_mmap_size() const noexcept {
-    VMM_TRY(size, KVM_IOCTLS_CALL(fd(), KVM_GET_VCPU_MMAP_SIZE, 0));
+    VMM_TRY(size, KVM_IOCTLS_CALL(fd(), KVM_GET_VCPU_MMAP_SIZE, 0, 0));
     return static_cast<std::size_t>(size);
   }
   // KVM_CREATE_VM [KVM_CAP_VM_TYPES, 2.6; 6.8 for types]: `type` one of KVM_X86_*_VM, whose bit is
@@ -65,38 +65,38 @@ class Kvm : public DeviceAttributes<Kvm> {
   // host.
   [[nodiscard]] Result<Cpuid> get_supported_cpuid() const {
     return detail::grown<Cpuid>(128, [this](Cpuid2Header* leaves) {
-      return KVM_IOCTLS_CALL(fd(), KVM_GET_SUPPORTED_CPUID, leaves);
+      return KVM_IOCTLS_CALL(fd(), KVM_GET_SUPPORTED_CPUID, leaves, 0);
     });
   }
   // KVM_GET_EMULATED_CPUID [KVM_CAP_EXT_EMUL_CPUID, 3.13]: the features that KVM emulates, slowly,
   // where the processor hasn't them.
   [[nodiscard]] Result<Cpuid> get_emulated_cpuid() const {
     return detail::grown<Cpuid>(16, [this](Cpuid2Header* leaves) {
-      return KVM_IOCTLS_CALL(fd(), KVM_GET_EMULATED_CPUID, leaves);
+      return KVM_IOCTLS_CALL(fd(), KVM_GET_EMULATED_CPUID, leaves, 0);
     });
   }
   // KVM_GET_SUPPORTED_HV_CPUID [KVM_CAP_SYS_HYPERV_CPUID, 5.11]: Hyper-V's leaves, 0x40000000 and
   // on.
   [[nodiscard]] Result<Cpuid> get_supported_hv_cpuid() const {
     return detail::grown<Cpuid>(16, [this](Cpuid2Header* leaves) {
-      return KVM_IOCTLS_CALL(fd(), KVM_GET_SUPPORTED_HV_CPUID, leaves);
+      return KVM_IOCTLS_CALL(fd(), KVM_GET_SUPPORTED_HV_CPUID, leaves, 0);
     });
   }
 
   // KVM_GET_MSR_INDEX_LIST [, 2.6]: the MSRs that make up a vCPU's state.
   [[nodiscard]] Result<MsrList> get_msr_index_list() const {
     return detail::grown<MsrList>(128, [this](MsrListHeader* list) {
-      return KVM_IOCTLS_CALL(fd(), KVM_GET_MSR_INDEX_LIST, list);
+      return KVM_IOCTLS_CALL(fd(), KVM_GET_MSR_INDEX_LIST, list, 0);
     });
   }
-  // KVM_GET_MSR_FEATURE_INDEX_LIST [KVM_CAP_GET_MSR_FEATURES, 4.17]: those that tell features,
+  // KVM_GET_MSR_FEATURE_INDEX_LIST [KVM_CAP_GET_MSR_FEATURES, 4.16]: those that tell features,
   // whose values get_msrs() here reads.
   [[nodiscard]] Result<MsrList> get_msr_feature_index_list() const {
     return detail::grown<MsrList>(64, [this](MsrListHeader* list) {
-      return KVM_IOCTLS_CALL(fd(), KVM_GET_MSR_FEATURE_INDEX_LIST, list);
+      return KVM_IOCTLS_CALL(fd(), KVM_GET_MSR_FEATURE_INDEX_LIST, list, 0);
     });
   }
-  // KVM_GET_MSRS [KVM_CAP_GET_MSR_FEATURES, 4.17]: feature MSRs as KVM can offer them. Returns how
+  // KVM_GET_MSRS [KVM_CAP_GET_MSR_FEATURES, 4.16]: feature MSRs as KVM can offer them. Returns how
   // many were read, in order.
   [[nodiscard]] Result<std::uint32_t> get_msrs(Msrs& msrs) const noexcept {
     VMM_TRY(done, KVM_IOCTLS_CALL(fd(), KVM_GET_MSRS, msrs.get(), msrs.size()));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The kernel's own <linux/kvm.h>, and what is newer than Debian 12's (6.1), up to Linux 7.3. The
-// one place where it is written down; a test holds the numbers against the kernel's.
+// one place where it is written down.
 #pragma once
 
 #include <linux/kvm.h>

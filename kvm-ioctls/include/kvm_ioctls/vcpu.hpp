@@ -67,9 +67,30 @@ class Vcpu : public VcpuRegisters<Vcpu>, public VcpuEvents<Vcpu>, public DeviceA
   // exit is valid until the next run().
   [[nodiscard]] vmm_base::Result<Exit> run() noexcept {
     if (::ioctl(fd(), KVM_RUN, 0) < 0) [[unlikely]] {
-      return run_failed(errno);
+      return run_failed(errno, [](auto& kind) -> vmm_base::Result<Exit> { return Exit(kind); });
     }
     return decode_exit(*run_, size_);
+  }
+  // The same, and calls the first of `cases` that takes the exit, as match() does; returns what
+  // that returns, which all of them must. It costs no more than a switch over the exit's number.
+  template <class... Cases>
+  requires(sizeof...(Cases) != 0)
+      [[nodiscard, gnu::always_inline]] inline auto run(Cases&&... cases) {
+    detail::Overloaded<std::remove_cvref_t<Cases>...> visit{std::forward<Cases>(cases)...};
+    using Returned = decltype(visit(std::declval<Interrupted&>()));
+    using Outcome = vmm_base::Result<Returned>;
+    const auto outcome = [&visit](auto& kind) -> Outcome {
+      if constexpr (std::is_void_v<Returned>) {
+        visit(kind);
+        return vmm_base::success();
+      } else {
+        return visit(kind);
+      }
+    };
+    if (::ioctl(fd(), KVM_RUN, 0) < 0) [[unlikely]] {
+      return run_failed(errno, outcome);
+    }
+    return visit_exit(*run_, size_, outcome);
   }
   // KVM_RUN alone: what came of it is in page(). EINTR, or EAGAIN, for Interrupted.
   [[nodiscard]] vmm_base::Result<void> enter() noexcept {
@@ -125,13 +146,15 @@ class Vcpu : public VcpuRegisters<Vcpu>, public VcpuEvents<Vcpu>, public DeviceA
        vmm_base::KvmVcpuId id) noexcept
       : fd_(std::move(fd)), page_(std::move(page)), run_(page_->run), size_(page_->size), id_(id) {}
 
-  [[nodiscard]] vmm_base::Result<Exit> run_failed(int code) noexcept {
+  // What visit() makes of it, or the error.
+  template <class Visit>
+  [[nodiscard, gnu::always_inline]] inline auto run_failed(int code, const Visit& visit) noexcept
+      -> decltype(visit(std::declval<Interrupted&>())) {
     // EAGAIN: a vCPU that waited for INIT and SIPI was woken, by those as well.
-    if (code == EINTR || code == EAGAIN) return Exit(Interrupted{});
+    if (code == EINTR || code == EAGAIN) return detail::visited(Interrupted{}, visit);
     if ((code == EFAULT || code == EHWPOISON) && page().exit_reason == KVM_EXIT_MEMORY_FAULT) {
-      Exit exit = decode_exit(*run_, size_);
-      if (auto* fault = std::get_if<MemoryFault>(&exit)) fault->error = code;
-      return exit;
+      const auto& fault = *reinterpret_cast<const MemoryFaultPayload*>(run_->padding);
+      return detail::visited(MemoryFault{fault.flags, fault.gpa, fault.size, code}, visit);
     }
     return vmm_base::Error{"KVM_RUN", code, id_.value};
   }

@@ -30,9 +30,10 @@ class VcpuEvents {
   using Result = vmm_base::Result<T>;
 
  public:
-  // KVM_INTERRUPT [, 2.6]: a vector, to be delivered when the guest takes interrupts; where the
-  // APIC is in userspace. EEXIST if one waits already, ENXIO with an in-kernel PIC, EINVAL above
-  // 255.
+  // KVM_INTERRUPT [, 2.6]: a vector, delivered with the next run(): where the APIC is in userspace,
+  // for when the guest takes interrupts, see request_interrupt_window(); with a split one, as from
+  // a PIC, EEXIST if one waits already. ENXIO with an in-kernel PIC. EINVAL, operand the vector,
+  // above 255.
   [[nodiscard]] Result<void> interrupt(std::uint32_t vector) const noexcept {
     const kvm_interrupt request{vector};
     return KVM_IOCTLS_SET(number(), KVM_INTERRUPT, &request, vector);
@@ -92,7 +93,7 @@ class VcpuEvents {
     return KVM_IOCTLS_SET(number(), KVM_SET_SIGNAL_MASK, mask.get(), operand());
   }
 
-  // KVM_KVMCLOCK_CTRL [KVM_CAP_KVMCLOCK_CTRL, 3.4]: tells the guest, by its pvclock, that it was
+  // KVM_KVMCLOCK_CTRL [KVM_CAP_KVMCLOCK_CTRL, 3.5]: tells the guest, by its pvclock, that it was
   // paused, so that its watchdogs keep still. EINVAL if the guest uses no pvclock.
   [[nodiscard]] Result<void> kvmclock_ctrl() const noexcept {
     return KVM_IOCTLS_SET(number(), KVM_KVMCLOCK_CTRL, 0, operand());
@@ -109,8 +110,9 @@ class VcpuEvents {
   }
 
   // KVM_PRE_FAULT_MEMORY [KVM_CAP_PRE_FAULT_MEMORY, 6.11]: maps guest memory before the guest asks
-  // for it. Returns what is left to do, as a signal may end it early: {address, bytes}. ENOENT,
-  // operand the address, where there is no memslot; EOPNOTSUPP without two-dimensional paging.
+  // for it. Returns what is left to do, as a signal may end it early: {address, bytes}; EINTR if it
+  // did at once. ENOENT, operand the address, where there is no memslot; EOPNOTSUPP without
+  // two-dimensional paging; EINVAL for no whole pages, or none.
   struct Range {
     vmm_base::Gpa gpa;
     std::uint64_t size = 0;

@@ -59,9 +59,10 @@ class VcpuRegisters {
     return KVM_IOCTLS_SET(number(), KVM_SET_FPU, &fpu, operand());
   }
 
-  // KVM_GET_XSAVE, KVM_SET_XSAVE [KVM_CAP_XSAVE, 2.6]: XSAVE's area, of 4096 bytes; get_xsave2()
-  // has the state of dynamic features, too. Setting takes as many bytes as Vm::xsave_size() says:
-  // EINVAL, operand the size, for an area smaller than `needed`, which is that.
+  // KVM_GET_XSAVE, KVM_SET_XSAVE [KVM_CAP_XSAVE, 2.6]: XSAVE's area, of 4096 bytes; EINVAL on
+  // a vCPU that has dynamic features, whose state is get_xsave2()'s. Setting takes as many bytes as
+  // Vm::xsave_size() says: EINVAL, operand the size, for an area smaller than `needed`, which is
+  // that.
   [[nodiscard]] Result<Xsave> get_xsave() const {
     Xsave area;
     VMM_CHECK(KVM_IOCTLS_SET(number(), KVM_GET_XSAVE, area.bytes().data(), operand()));
@@ -228,12 +229,12 @@ class VcpuRegisters {
     return vmm_base::Gpa{translation.physical_address};
   }
 
-  // KVM_GET_TSC_KHZ [KVM_CAP_GET_TSC_KHZ, 2.6]: the guest's TSC frequency, kHz.
+  // KVM_GET_TSC_KHZ [KVM_CAP_GET_TSC_KHZ, 3.0]: the guest's TSC frequency, kHz.
   [[nodiscard]] Result<std::uint32_t> get_tsc_khz() const noexcept {
     VMM_TRY(khz, KVM_IOCTLS_CALL(number(), KVM_GET_TSC_KHZ, 0, operand()));
     return static_cast<std::uint32_t>(khz);
   }
-  // KVM_SET_TSC_KHZ [KVM_CAP_TSC_CONTROL, 2.6]: the same, before the first run(). EINVAL, operand
+  // KVM_SET_TSC_KHZ [KVM_CAP_TSC_CONTROL, 3.0]: the same, before the first run(). EINVAL, operand
   // the frequency, if the processor can't scale to it.
   [[nodiscard]] Result<void> set_tsc_khz(std::uint32_t khz) const noexcept {
     return KVM_IOCTLS_SET(number(), KVM_SET_TSC_KHZ, std::size_t{khz}, khz);

@@ -44,12 +44,12 @@ class Vm : public VmMemory<Vm>, public VmInterrupts<Vm>, public DeviceAttributes
   // Comes from Kvm::create_vm(). `run_size`: KVM_GET_VCPU_MMAP_SIZE, bytes.
   Vm(vmm_base::UniqueFd fd, std::size_t run_size) : fd_(std::move(fd)), run_size_(run_size) {}
 
-  // KVM_CHECK_EXTENSION [KVM_CAP_CHECK_EXTENSION_VM, 2.6; 3.17 on a VM]: 0 for absent, else 1 or
-  // the capability's value, which may be another than Kvm's.
+  // KVM_CHECK_EXTENSION [KVM_CAP_CHECK_EXTENSION_VM, 3.17]: 0 for absent, else 1 or the
+  // capability's value, which may be another than Kvm's.
   [[nodiscard]] Result<int> check_extension(unsigned capability) const noexcept {
     return KVM_IOCTLS_CALL(fd(), KVM_CHECK_EXTENSION, capability, capability);
   }
-  // KVM_ENABLE_CAP [KVM_CAP_ENABLE_CAP_VM, 4.1]: with its first argument, or with all four. EINVAL,
+  // KVM_ENABLE_CAP [KVM_CAP_ENABLE_CAP_VM, 4.2]: with its first argument, or with all four. EINVAL,
   // operand the capability, for one that there isn't.
   [[nodiscard]] Result<void> enable_cap(std::uint32_t capability,
                                         std::uint64_t argument = 0) const noexcept {
@@ -86,13 +86,13 @@ class Vm : public VmMemory<Vm>, public VmInterrupts<Vm>, public DeviceAttributes
   [[nodiscard]] Result<void> set_clock(const kvm_clock_data& clock) const noexcept {
     return KVM_IOCTLS_SET(fd(), KVM_SET_CLOCK, &clock, clock.clock);
   }
-  // KVM_GET_TSC_KHZ [KVM_CAP_VM_TSC_CONTROL, 5.18]: the TSC frequency, kHz, of the vCPUs to come:
+  // KVM_GET_TSC_KHZ [KVM_CAP_VM_TSC_CONTROL, 5.19]: the TSC frequency, kHz, of the vCPUs to come:
   // the host's, unless it was set.
   [[nodiscard]] Result<std::uint32_t> get_tsc_khz() const noexcept {
-    VMM_TRY(khz, KVM_IOCTLS_CALL(fd(), KVM_GET_TSC_KHZ, 0));
+    VMM_TRY(khz, KVM_IOCTLS_CALL(fd(), KVM_GET_TSC_KHZ, 0, 0));
     return static_cast<std::uint32_t>(khz);
   }
-  // KVM_SET_TSC_KHZ [KVM_CAP_VM_TSC_CONTROL, 5.18]: EINVAL, operand the frequency, if the processor
+  // KVM_SET_TSC_KHZ [KVM_CAP_VM_TSC_CONTROL, 5.19]: EINVAL, operand the frequency, if the processor
   // can't scale to it, or once there is a vCPU.
   [[nodiscard]] Result<void> set_tsc_khz(std::uint32_t khz) const noexcept {
     return KVM_IOCTLS_SET(fd(), KVM_SET_TSC_KHZ, std::size_t{khz}, khz);
@@ -141,7 +141,7 @@ class Vm : public VmMemory<Vm>, public VmInterrupts<Vm>, public DeviceAttributes
 
   // KVM_GET_STATS_FD [KVM_CAP_BINARY_STATS_FD, 5.14]: the VM's counters.
   [[nodiscard]] Result<Stats> get_stats() const {
-    VMM_TRY(stats, KVM_IOCTLS_CALL(fd(), KVM_GET_STATS_FD, 0));
+    VMM_TRY(stats, KVM_IOCTLS_CALL(fd(), KVM_GET_STATS_FD, 0, 0));
     return Stats::from_fd(vmm_base::UniqueFd(stats));
   }
 

@@ -36,7 +36,7 @@ class VmInterrupts {
 
  public:
   // KVM_CREATE_IRQCHIP [KVM_CAP_IRQCHIP, 2.6]: PICs, IO-APIC and a local APIC a vCPU, in the
-  // kernel. Before the first vCPU. EEXIST the second time.
+  // kernel. EINVAL once there is a vCPU, EEXIST the second time.
   [[nodiscard]] Result<void> create_irqchip() const noexcept {
     return KVM_IOCTLS_SET(number(), KVM_CREATE_IRQCHIP, 0, 0);
   }
@@ -53,7 +53,7 @@ class VmInterrupts {
   }
 
   // KVM_CREATE_PIT2 [KVM_CAP_PIT2, 2.6]: an i8254 timer in the kernel, after create_irqchip();
-  // `flags` 0 or KVM_PIT_SPEAKER_DUMMY. EEXIST the second time.
+  // `flags` 0 or KVM_PIT_SPEAKER_DUMMY. ENOENT without an in-kernel PIC, EEXIST the second time.
   [[nodiscard]] Result<void> create_pit2(std::uint32_t flags = 0) const noexcept {
     kvm_pit_config config{};
     config.flags = flags;
@@ -75,7 +75,7 @@ class VmInterrupts {
   }
 
   // KVM_SET_BOOT_CPU_ID [KVM_CAP_SET_BOOT_CPU_ID, 2.6]: which vCPU is the boot processor; 0 unless
-  // set. EBUSY, operand the id, once there is a vCPU.
+  // set. EBUSY, operand the id, once there is a vCPU; EINVAL, on a new kernel, if it is too large.
   [[nodiscard]] Result<void> set_boot_cpu_id(vmm_base::KvmVcpuId id) const noexcept {
     return KVM_IOCTLS_SET(number(), KVM_SET_BOOT_CPU_ID, std::size_t{id.value}, id.value);
   }
@@ -110,8 +110,8 @@ class VmInterrupts {
   }
 
   // KVM_SET_GSI_ROUTING [KVM_CAP_IRQ_ROUTING, 2.6]: what each GSI does; replaces all routes, those
-  // of create_irqchip() among them. EINVAL for a route that can't be, or, operand their number,
-  // more than 4096.
+  // of create_irqchip() among them. EINVAL, operand their number, for a route that can't be, for
+  // more than 4096, and without an in-kernel APIC.
   [[nodiscard]] Result<void> set_gsi_routing(const IrqRouting& routes) const noexcept {
     return KVM_IOCTLS_SET(number(), KVM_SET_GSI_ROUTING, routes.get(), routes.size());
   }
@@ -119,9 +119,9 @@ class VmInterrupts {
     return set_gsi_routing(IrqRouting(entries));
   }
 
-  // KVM_IRQFD [KVM_CAP_IRQFD; IRQFD_RESAMPLE, 2.6; 3.8]: a signal of `eventfd` is an interrupt on
+  // KVM_IRQFD [KVM_CAP_IRQFD; IRQFD_RESAMPLE, 2.6; 3.7]: a signal of `eventfd` is an interrupt on
   // `gsi`, for as long as the IrqFd is kept. With `resample`, an eventfd too, the interrupt is
-  // level- triggered, and its end signals that. The fds are duplicated. EBUSY if it is registered
+  // level-triggered, and its end signals that. The fds are duplicated. EBUSY if it is registered
   // already.
   [[nodiscard]] Result<IrqFd> register_irqfd(int eventfd, std::uint32_t gsi,
                                              std::optional<int> resample = {}) const {
@@ -155,9 +155,10 @@ class VmInterrupts {
     return IoEventFd(self().shared_fd(), std::move(copy), request);
   }
 
-  // KVM_REGISTER_COALESCED_MMIO [KVM_CAP_COALESCED_MMIO; COALESCED_PIO, 2.6; 5.0]: writes to `size`
-  // bytes at an address, or with `pio` to ports, are kept back in the ring of
-  // Vcpu::coalesced_mmio(), until it is full, for as long as the zone is kept.
+  // KVM_REGISTER_COALESCED_MMIO [KVM_CAP_COALESCED_MMIO; COALESCED_PIO, 2.6; 4.20]: writes to
+  // `size` bytes at an address, or with `pio` to ports, are kept back in the ring of
+  // Vcpu::coalesced_mmio(), until it is full, for as long as the zone is kept. Zones must not
+  // overlap: the kernel undoes, with one, all that contain it.
   [[nodiscard]] Result<CoalescedMmioZone> register_coalesced_mmio(std::uint64_t address,
                                                                   std::uint32_t size,
                                                                   bool pio = false) const {
@@ -171,7 +172,7 @@ class VmInterrupts {
 
   // KVM_HYPERV_EVENTFD [KVM_CAP_HYPERV_EVENTFD, 4.17]: a Hyper-V guest's HvSignalEvent on
   // `connection`, at most 0xffffff, signals `eventfd`, for as long as the owner is kept. EEXIST,
-  // operand the connection, if it is taken.
+  // operand the connection, if it is taken; EINVAL above that.
   [[nodiscard]] Result<HypervEventFd> register_hyperv_eventfd(std::uint32_t connection,
                                                               int eventfd) const {
     kvm_hyperv_eventfd request{};

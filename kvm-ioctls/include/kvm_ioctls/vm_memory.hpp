@@ -6,7 +6,9 @@
 #pragma once
 
 #include <bit>
+#include <cerrno>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -73,7 +75,8 @@ class VmMemory {
 
   // KVM_GET_DIRTY_LOG [, 2.6]: the pages of a slot with KVM_MEM_LOG_DIRTY_PAGES that were written
   // since the last time. `pages` must have as many as the slot: the kernel writes a bit for each.
-  // ENOENT, operand the slot, for one that there isn't or that isn't logged.
+  // ENOENT, operand the slot, for one that there isn't or that isn't logged; ENXIO where there are
+  // rings.
   [[nodiscard]] Result<void> get_dirty_log(std::uint32_t slot, DirtyBitmap& pages) const noexcept {
     kvm_dirty_log log{};
     log.slot = slot;
@@ -82,9 +85,13 @@ class VmMemory {
   }
   // KVM_CLEAR_DIRTY_LOG [KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 5.2]: after that capability was
   // enabled, logs anew the pages that are set in `pages`, whose first is `first_page` of the slot.
-  // Both first_page and the number are multiples of 64, but for the end of the slot.
+  // Both first_page and the number are multiples of 64, but for the end of the slot: EINVAL,
+  // operand the slot, for others, and beyond the slot's end.
   [[nodiscard]] Result<void> clear_dirty_log(std::uint32_t slot, std::uint64_t first_page,
                                              const DirtyBitmap& pages) const noexcept {
+    if (pages.pages() > std::numeric_limits<std::uint32_t>::max()) {
+      return vmm_base::Error{"KVM_CLEAR_DIRTY_LOG", EINVAL, slot};
+    }
     kvm_clear_dirty_log log{};
     log.slot = slot;
     log.first_page = first_page;
@@ -94,8 +101,13 @@ class VmMemory {
   }
   // KVM_ENABLE_CAP(KVM_CAP_DIRTY_LOG_RING_ACQ_REL, or _RING where that is too new): every vCPU to
   // come has a ring of `bytes`, a power of two and at least a page, instead of the bitmaps. Linux
-  // 5.11. EINVAL, operand `bytes`, for other sizes; EEXIST once there is a vCPU.
+  // 5.11. EINVAL, operand `bytes`, for other sizes, the second time, and once there is a vCPU;
+  // E2BIG above 65536 entries, 1 MiB.
   [[nodiscard]] Result<void> enable_dirty_ring(std::uint64_t bytes) const noexcept {
+    // The kernel looks at the low half.
+    if (bytes > std::numeric_limits<std::uint32_t>::max()) {
+      return vmm_base::Error{"KVM_ENABLE_CAP", E2BIG, bytes};
+    }
     auto enabled = self().enable_cap(KVM_CAP_DIRTY_LOG_RING_ACQ_REL, bytes);
     if (!enabled && enabled.error().code == EINVAL) {
       enabled = self().enable_cap(KVM_CAP_DIRTY_LOG_RING, bytes);
@@ -104,9 +116,9 @@ class VmMemory {
     return vmm_base::success();
   }
   // KVM_RESET_DIRTY_RINGS [KVM_CAP_DIRTY_LOG_RING, 5.11]: logs anew the pages that were harvested
-  // from all rings; returns how many those were.
+  // from all rings; returns how many those were. EINVAL where there are none.
   [[nodiscard]] Result<std::uint32_t> reset_dirty_rings() const noexcept {
-    VMM_TRY(count, KVM_IOCTLS_CALL(number(), KVM_RESET_DIRTY_RINGS, 0));
+    VMM_TRY(count, KVM_IOCTLS_CALL(number(), KVM_RESET_DIRTY_RINGS, 0, 0));
     return static_cast<std::uint32_t>(count);
   }
 
@@ -116,8 +128,8 @@ class VmMemory {
     return KVM_IOCTLS_SET(number(), KVM_SET_NR_MMU_PAGES, std::size_t{pages}, pages);
   }
 
-  // KVM_SET_TSS_ADDR [KVM_CAP_SET_TSS_ADDR, 2.6]: three pages that Intel's KVM needs below 4 GiB.
-  // Before the first vCPU.
+  // KVM_SET_TSS_ADDR [KVM_CAP_SET_TSS_ADDR, 2.6]: three pages that Intel's KVM needs below 4 GiB,
+  // where no memslot is. EINVAL, operand the address, above that. Before a vCPU runs.
   [[nodiscard]] Result<void> set_tss_addr(vmm_base::Gpa gpa) const noexcept {
     return KVM_IOCTLS_SET(number(), KVM_SET_TSS_ADDR, gpa.value, gpa.value);
   }
