@@ -325,6 +325,7 @@ TEST_F(Double, NoKickIsLost) {
   });
   const Kicker kicker = vcpu.kicker(signal);
   for (int i = 1; i <= kicks; ++i) {
+    if (i % 2 == 0) guest0.await_stay();  // on the verge of waiting
     wanted = i;
     kicker.kick();
     while (seen != i) std::this_thread::yield();
