@@ -325,12 +325,33 @@ TEST_F(Double, NoKickIsLost) {
   });
   const Kicker kicker = vcpu.kicker(signal);
   for (int i = 1; i <= kicks; ++i) {
-    if (i % 2 == 0) guest0.await_stay();  // on the verge of waiting
+    if (i % 2 == 0) guest0.await_stay();
     wanted = i;
     kicker.kick();
     while (seen != i) std::this_thread::yield();
   }
   thread.join();
+}
+
+TEST_F(Double, ASignalEndsARunAndIsTakenAfterIt) {
+  static std::atomic<int> taken;
+  taken = 0;
+  struct sigaction action {};
+  action.sa_handler = [](int) { ++taken; };
+  action.sa_flags = SA_RESTART;
+  struct sigaction before {};
+  ::sigaction(SIGUSR2, &action, &before);
+  int taken_inside = -1;
+  const auto signals = guest::does([&] {
+    ::pthread_kill(::pthread_self(), SIGUSR2);
+    taken_inside = taken;
+  });
+  guest0.runs(signals, guest::halt());
+  (void)run_to<Interrupted>();
+  EXPECT_EQ(taken_inside, 0);
+  EXPECT_EQ(taken, 1);
+  (void)run_to<Halted>();
+  ::sigaction(SIGUSR2, &before, nullptr);
 }
 
 TEST_F(Double, ASignalThatOnlyKvmRunLetsInStaysPending) {

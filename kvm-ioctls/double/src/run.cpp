@@ -107,67 +107,88 @@ bool immediate_exit(kvm_run& page) {
   return std::atomic_ref(page.immediate_exit).load(std::memory_order_seq_cst) != 0;
 }
 
-// Waits for a kick or a signal: -EINTR; or, at the script's end, for more to do: 0.
-int stay(State& state, Fake& vcpu, Lock& lock, bool at_end) {
-  Script& script = *vcpu.script;
-  // Signals come while we wait, and at no other time: none is lost between the look at the flag and
-  // the wait. One that only KVM_SET_SIGNAL_MASK lets in ends the wait, and stays pending.
-  sigset_t all;
-  sigset_t own;
-  sigfillset(&all);
-  ::pthread_sigmask(SIG_BLOCK, &all, &own);
-  sigset_t inside = own;
-  vmm_base::UniqueFd others;
-  if (vcpu.signal_mask) {
+// Holds the thread's signals back, as the kernel does in KVM_RUN: they end it, and are taken after.
+class Signals {
+ public:
+  explicit Signals(std::optional<std::uint64_t> blocked_inside) {
+    sigset_t all;
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_BLOCK, &all, &own_);
+    inside_ = waiting_ = own_;
+    if (!blocked_inside) return;
+    // Those that only KVM_SET_SIGNAL_MASK lets in are never taken.
     sigset_t let_in;
     sigemptyset(&let_in);
-    for (int signal = 1; signal <= 64; ++signal) {
-      if ((*vcpu.signal_mask >> (signal - 1) & 1) != 0) {
-        sigaddset(&inside, signal);
-      } else if (sigismember(&own, signal) == 1) {
+    for (int signal = 1; signal <= last_signal; ++signal) {
+      if ((*blocked_inside >> (signal - 1) & 1) != 0) {
+        sigaddset(&inside_, signal);
+        sigaddset(&waiting_, signal);
+      } else if (sigismember(&own_, signal) == 1) {
+        sigdelset(&inside_, signal);
         sigaddset(&let_in, signal);
       }
     }
-    others = vmm_base::UniqueFd(::signalfd(-1, &let_in, SFD_CLOEXEC));
+    let_in_ = vmm_base::UniqueFd(::signalfd(-1, &let_in, SFD_CLOEXEC));
+  }
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+  ~Signals() { ::pthread_sigmask(SIG_SETMASK, &own_, nullptr); }
+
+  // Whether one has come that isn't blocked inside.
+  [[nodiscard]] bool pending() const {
+    sigset_t pending;
+    ::sigpending(&pending);
+    for (int signal = 1; signal <= last_signal; ++signal) {
+      if (sigismember(&pending, signal) == 1 && sigismember(&inside_, signal) == 0) return true;
+    }
+    return false;
+  }
+  // Waits for one, or for an eventfd; whether it was one.
+  [[nodiscard]] bool wait(int wake) const {
+    pollfd fds[] = {{wake, POLLIN, 0}, {let_in_.get(), POLLIN, 0}};
+    const bool taken = ::ppoll(fds, std::size(fds), nullptr, &waiting_) < 0;
+    eventfd_t count = 0;
+    if ((fds[0].revents & POLLIN) != 0) (void)::eventfd_read(wake, &count);
+    return taken || (fds[1].revents & POLLIN) != 0;
   }
 
+ private:
+  static constexpr int last_signal = 64;
+  sigset_t own_{};
+  sigset_t inside_{};
+  sigset_t waiting_{};
+  vmm_base::UniqueFd let_in_{};
+};
+
+// Waits for a kick or a signal: -EINTR; or, at the script's end, for more to do: 0.
+int stay(State& state, Fake& vcpu, const Signals& signals, Lock& lock, bool at_end) {
+  Script& script = *vcpu.script;
   ++script.staying;
   state.changed.notify_all();
   int result = 0;
-  for (;;) {
+  while (result == 0 && !(at_end && !script.steps.empty())) {
     if (state.over) result = -ENODEV;
     if (immediate_exit(vcpu.page())) result = -EINTR;
-    if (result != 0 || (at_end && !script.steps.empty())) break;
-    pollfd fds[] = {{script.wake.get(), POLLIN, 0}, {others.get(), POLLIN, 0}};
+    if (result != 0) break;
     lock.unlock();
-    const bool signalled = ::ppoll(fds, std::size(fds), nullptr, &inside) < 0;
+    const bool signalled = signals.wait(script.wake.get());
     lock.lock();
-    eventfd_t count = 0;
-    if ((fds[0].revents & POLLIN) != 0) (void)::eventfd_read(script.wake.get(), &count);
-    if (signalled || (fds[1].revents & POLLIN) != 0) result = -EINTR;
+    if (signalled) result = -EINTR;
   }
   --script.staying;
-  ::pthread_sigmask(SIG_SETMASK, &own, nullptr);
-  if (result == -EINTR) vcpu.page().exit_reason = KVM_EXIT_INTR;
   return result;
 }
 
-}  // namespace
-
-int run(State& state, Fake& vcpu, Lock& lock) {
+// All but what comes before and after.
+int run_steps(State& state, Fake& vcpu, Lock& lock) {
   Script& script = *vcpu.script;
   kvm_run& page = vcpu.page();
-  if (std::exchange(vcpu.exited, false)) script.answers.push_back(answer_on(page));
-  if (((page.kvm_valid_regs | page.kvm_dirty_regs) & ~register_sets) != 0) return -EINVAL;
-  store_registers(vcpu, std::exchange(page.kvm_dirty_regs, 0));
-  if (immediate_exit(page)) {
-    page.exit_reason = KVM_EXIT_INTR;
-    return -EINTR;
-  }
+  const Signals signals(vcpu.signal_mask);
   for (;;) {
+    if (immediate_exit(page) || signals.pending()) return -EINTR;
     if (script.steps.empty()) {
       if (!script.stays_at_end) return -ENODATA;
-      const int interrupted = stay(state, vcpu, lock, true);
+      const int interrupted = stay(state, vcpu, signals, lock, true);
       if (interrupted != 0) return interrupted;
       continue;
     }
@@ -182,10 +203,21 @@ int run(State& state, Fake& vcpu, Lock& lock) {
     store_registers(vcpu, register_sets);
     hide_registers(page);
     if (came == guest::goes_on) continue;
-    if (came == guest::stays_inside) return stay(state, vcpu, lock, false);
-    vcpu.exited = came == 0 || page.exit_reason == KVM_EXIT_MEMORY_FAULT;
-    return came;
+    return came == guest::stays_inside ? stay(state, vcpu, signals, lock, false) : came;
   }
+}
+
+}  // namespace
+
+int run(State& state, Fake& vcpu, Lock& lock) {
+  kvm_run& page = vcpu.page();
+  if (std::exchange(vcpu.exited, false)) vcpu.script->answers.push_back(answer_on(page));
+  if (((page.kvm_valid_regs | page.kvm_dirty_regs) & ~register_sets) != 0) return -EINVAL;
+  store_registers(vcpu, std::exchange(page.kvm_dirty_regs, 0));
+  const int came = run_steps(state, vcpu, lock);
+  if (came == -EINTR) page.exit_reason = KVM_EXIT_INTR;
+  vcpu.exited = came == 0 || page.exit_reason == KVM_EXIT_MEMORY_FAULT;
+  return came;
 }
 
 }  // namespace kvm_ioctls::double_detail
