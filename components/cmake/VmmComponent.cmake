@@ -10,7 +10,8 @@
 # The version in project() and the line vmm_require() are the only places that
 # state a version or a dependency. The target xen_timer::xen_timer is header-only
 # unless src/*.cpp exist. c/CMakeLists.txt, where it exists, adds xen_timer_c: a
-# library for users without C++, who get it from the same package.
+# library for users without C++, who get it from the same package; and so does
+# double/CMakeLists.txt a library for users' tests, kvm_ioctls::double.
 
 # A component that another one's vmm_require() brings in inherits variables: it starts with its own.
 set(VMM_REQUIRED "")
@@ -79,13 +80,16 @@ function(_vmm_library)
   set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/${name})
   configure_package_config_file(${_VMM_CMAKE_DIR}/config.cmake.in ${name}-config.cmake
     INSTALL_DESTINATION ${config_dir} NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
-  if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/c/CMakeLists.txt)
-    _vmm_option(BUILD_C "Build the C library of ${PROJECT_NAME}")
-    if(${option})
-      set(any_architecture "")
-      add_subdirectory(c)
+  foreach(extra c double)
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${extra}/CMakeLists.txt)
+      string(TOUPPER BUILD_${extra} build)
+      _vmm_option(${build} "Build the library of ${PROJECT_NAME} in ${extra}/")
+      if(${option})
+        set(any_architecture "")
+        add_subdirectory(${extra})
+      endif()
     endif()
-  endif()
+  endforeach()
   write_basic_package_version_file(${name}-config-version.cmake
     VERSION ${PROJECT_VERSION} COMPATIBILITY ${compatibility} ${any_architecture})
   install(TARGETS ${name} EXPORT ${name} FILE_SET HEADERS COMPONENT ${name}

@@ -12,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include "kvm_ioctls/vcpu.hpp"
 #include "vcpu_loop.hpp"
 #include "vcpu_threads.hpp"
 
@@ -25,10 +24,10 @@ struct DomainRun {
   std::vector<VcpuState> states;        // by Xen vCPU id, for when it is over
 };
 
-// Calls body(id) on each vCPU's thread until each has returned, one has a fault, the loop is
+// Calls body(id, vcpu) on each vCPU's thread until each has returned, one has a fault, the loop is
 // stopped, or the time is out; false if that was it.
 template <class Body>
-bool run_vcpus(VcpuThreads<kvm_ioctls::Vcpu>& threads, DomainRun& run, Body&& body) {
+bool run_vcpus(VcpuThreads& threads, DomainRun& run, Body&& body) {
   const auto busy = boost::asio::make_work_guard(run.loop);
   bool timed_out = false;
   boost::asio::steady_timer timeout(run.loop);
@@ -41,8 +40,8 @@ bool run_vcpus(VcpuThreads<kvm_ioctls::Vcpu>& threads, DomainRun& run, Body&& bo
     });
   }
   threads.start(
-      [&](XenVcpuId id) {
-        body(id);
+      [&](XenVcpuId id, VcpuRunner& vcpu) {
+        body(id, vcpu);
         if (!run.states[id.value].fault.empty()) run.loop.stop();
       },
       [&] { run.loop.stop(); });

@@ -33,14 +33,23 @@ std::variant<Host, std::string> Host::open(const std::string& device) {
   if (!opened) return open_error(device, opened.error());
   Host host{std::move(opened).assume_value()};
 
-  const int xen = host.kvm.check_extension(KVM_CAP_XEN_HVM).value();
+  std::optional<vmm_base::Error> failed;
+  const auto check = [&](unsigned capability) {
+    auto checked = host.kvm.check_extension(capability);
+    if (checked) return checked.value();
+    failed = checked.error();
+    return 0;
+  };
+  const int xen = check(KVM_CAP_XEN_HVM);
   constexpr int exits = KVM_XEN_HVM_CONFIG_HYPERCALL_MSR | KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL |
                         KVM_XEN_HVM_CONFIG_SHARED_INFO;
   host.xen_exits = (xen & exits) == exits;
   host.evtchn_send = host.xen_exits && (xen & KVM_XEN_HVM_CONFIG_EVTCHN_SEND) != 0;
   host.event_routes = host.evtchn_send && (xen & KVM_XEN_HVM_CONFIG_EVTCHN_2LEVEL) != 0;
-  if (!host.xen_exits && (host.kvm.check_extension(KVM_CAP_X86_USER_SPACE_MSR).value() == 0 ||
-                          host.kvm.check_extension(KVM_CAP_SYNC_REGS).value() == 0)) {
+  const bool can_stand_in =
+      host.xen_exits || (check(KVM_CAP_X86_USER_SPACE_MSR) != 0 && check(KVM_CAP_SYNC_REGS) != 0);
+  if (failed) return open_error(device, *failed);
+  if (!can_stand_in) {
     return device +
            " has neither KVM_CAP_XEN_HVM nor what can stand in for it "
            "(KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_SYNC_REGS): Linux 5.10 or later is needed";

@@ -99,12 +99,12 @@ Result<bool> run_as_xen_guest(const Host& host, Machine& machine, TimerMode mode
   return run_xen_domain(host, machine, platform, mode, ports, run);
 }
 
-bool run_as_kvm_guest(Machine& machine, std::span<SharedPorts> ports, DomainRun& run) {
-  VcpuThreads<kvm_ioctls::Vcpu> threads(machine.vcpus);
-  return run_vcpus(threads, run, [&](XenVcpuId id) {
+Result<bool> run_as_kvm_guest(Machine& machine, std::span<SharedPorts> ports, DomainRun& run) {
+  VMM_TRY(signal, kvm_ioctls::KickSignal::install());
+  VcpuThreads threads(machine.vcpus, signal);
+  return run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
     run_vcpu(
-        machine.vcpus[id.value], NoCalls{}, ports[id.value], [&] { return threads.serve(id); },
-        run.states[id.value]);
+        vcpu, NoCalls{}, ports[id.value], [&] { return threads.serve(id); }, run.states[id.value]);
   });
 }
 
@@ -154,7 +154,7 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
   console.connect([&](std::span<const std::uint8_t> typed) { return pc.type(typed); });
   std::vector<SharedPorts> ports(vcpus, SharedPorts{&pc});
   auto in_time = xen ? run_as_xen_guest(host, machine, mode, std::span(ports), run, ending)
-                     : Result<bool>(run_as_kvm_guest(machine, std::span(ports), run));
+                     : run_as_kvm_guest(machine, std::span(ports), run);
   if (!in_time) return in_time.error().message();
 
   LinuxRun result{.ending =

@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 
+#include "exit_name.hpp"
 #include "kvm_ioctls/exit.hpp"
 
 namespace vmm_reference {
@@ -36,8 +37,9 @@ void run_vcpu(Vcpu& vcpu, Calls&& calls, Ports& ports, const Interrupted& interr
       state.fault = ran.error().message();
       return;
     }
+    kvm_ioctls::Exit& exit = ran.assume_value();
     go_on = kvm_ioctls::match(
-        ran.assume_value(),
+        exit,
         [&](kvm_ioctls::XenHypercall& call) {
           calls.hypercall(call, state);
           return true;
@@ -79,7 +81,8 @@ void run_vcpu(Vcpu& vcpu, Calls&& calls, Ports& ports, const Interrupted& interr
           return false;
         },
         [&](auto&) {
-          state.fault = "an exit that this guest has no reason for";
+          state.fault = "an exit that this guest has no reason for: ";
+          state.fault += exit_name(exit);
           return false;
         });
   }

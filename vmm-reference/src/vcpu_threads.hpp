@@ -3,17 +3,18 @@
 // A thread for each vCPU, and work on it. KVM's ioctls of a vCPU wait while that vCPU runs, so what
 // one vCPU's hypercall does to another is done by the other's thread.
 //
-//   VcpuThreads threads(machine.vcpus);
-//   threads.start([&](XenVcpuId id) { run_vcpu(...); },   // calls serve() when it is interrupted
+//   VMM_TRY(signal, KickSignal::install());
+//   VcpuThreads threads(machine.vcpus, signal);
+//   threads.start([&](XenVcpuId id, VcpuRunner& vcpu) {   // on each thread
+//                   run_vcpu(vcpu, ...);                  // calls serve() when it is interrupted
+//                 },
 //                 [&] { loop.stop(); });                  // once all have ended
 //   threads.run_on(XenVcpuId{1}, [&] { ... });            // from any thread
 #pragma once
 
-#include <pthread.h>
-
 #include <condition_variable>
-#include <csignal>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -23,29 +24,30 @@
 #include <utility>
 #include <vector>
 
+#include "kvm_ioctls/kicker.hpp"
+#include "kvm_ioctls/vcpu.hpp"
 #include "vmm_base/ids.hpp"
 
 namespace vmm_reference {
 
 using vmm_base::XenVcpuId;
+using VcpuRunner = kvm_ioctls::Runner<kvm_ioctls::Vcpu>;
 
-// Vcpu has request_exit(bool): make KVM_RUN return at once, also if it is yet to come.
-template <class Vcpu>
 class VcpuThreads {
  public:
-  // `vcpus` by Xen vCPU id; they must outlive it. Takes SIGUSR1 for the kick.
-  explicit VcpuThreads(std::span<Vcpu> vcpus) : vcpus_(vcpus), slots_(vcpus.size()) {
-    struct sigaction action {};
-    action.sa_handler = [](int) {};  // only to interrupt KVM_RUN
-    ::sigaction(kick_signal, &action, nullptr);
+  // `vcpus` by Xen vCPU id; they must outlive it.
+  VcpuThreads(std::span<kvm_ioctls::Vcpu> vcpus, kvm_ioctls::KickSignal signal)
+      : vcpus_(vcpus), signal_(signal), slots_(vcpus.size()) {
+    for (const kvm_ioctls::Vcpu& vcpu : vcpus) kickers_.push_back(vcpu.kicker(signal));
   }
   VcpuThreads(const VcpuThreads&) = delete;
   VcpuThreads& operator=(const VcpuThreads&) = delete;
   ~VcpuThreads() { stop(); }
 
-  // Calls body(id) on a thread for each vCPU. It has to call serve(id) whenever KVM_RUN was
-  // interrupted, and to return when that says so. The last thread to end calls all_ended().
-  void start(std::function<void(XenVcpuId)> body, std::function<void()> all_ended) {
+  // Calls body(id, vcpu) on a thread for each vCPU. It has to call serve(id) whenever vcpu.run()
+  // was interrupted, and to return when that says so. The last thread to end calls all_ended().
+  using Body = std::function<void(XenVcpuId, VcpuRunner&)>;
+  void start(Body body, std::function<void()> all_ended) {
     const std::scoped_lock lock(mutex_);
     body_ = std::move(body);
     all_ended_ = std::move(all_ended);
@@ -54,7 +56,8 @@ class VcpuThreads {
       slots_[index].running = true;
       slots_[index].thread = std::thread([this, index] {
         self_ = &slots_[index];
-        body_(XenVcpuId{index});
+        VcpuRunner vcpu(vcpus_[index], signal_);
+        body_(XenVcpuId{index}, vcpu);
         std::unique_lock guard(mutex_);
         do_asked(guard, slots_[index]);
         slots_[index].running = false;
@@ -67,8 +70,6 @@ class VcpuThreads {
 
   // On the vCPU's thread: does what others have asked for; false if it is to end.
   [[nodiscard]] bool serve(XenVcpuId id) {
-    // First: who asks after this will interrupt again.
-    vcpus_[id.value].request_exit(false);
     std::unique_lock lock(mutex_);
     do_asked(lock, slots_[id.value]);
     return !stopping_;
@@ -93,7 +94,7 @@ class VcpuThreads {
     }
     Asked asked{&call};
     target.asked.push_back(&asked);
-    kick(id);
+    kickers_[id.value].kick();
     Slot* self = own_slot();
     while (!asked.done) {
       if (self != nullptr && !self->asked.empty()) {
@@ -107,10 +108,7 @@ class VcpuThreads {
 
   // Interrupts all, so that each calls serve().
   void kick_all() {
-    const std::scoped_lock lock(mutex_);
-    for (std::uint32_t index = 0; index < slots_.size(); ++index) {
-      if (slots_[index].running) kick(XenVcpuId{index});
-    }
+    for (const kvm_ioctls::Kicker& kicker : kickers_) kicker.kick();
   }
 
   // Ends all threads, and waits for them.
@@ -126,8 +124,6 @@ class VcpuThreads {
   }
 
  private:
-  static constexpr int kick_signal = SIGUSR1;
-
   struct Asked {
     const std::function<void()>* work;
     bool done = false;
@@ -138,11 +134,6 @@ class VcpuThreads {
     std::vector<Asked*> asked;
   };
 
-  // immediate_exit for a vCPU on its way into KVM_RUN, the signal for one inside.
-  void kick(XenVcpuId id) {
-    vcpus_[id.value].request_exit(true);
-    ::pthread_kill(slots_[id.value].thread.native_handle(), kick_signal);
-  }
   void do_asked(std::unique_lock<std::mutex>& lock, Slot& slot) {
     while (!slot.asked.empty()) {
       Asked* asked = slot.asked.back();
@@ -163,11 +154,13 @@ class VcpuThreads {
 
   static inline thread_local Slot* self_ = nullptr;
 
-  std::span<Vcpu> vcpus_;
+  std::span<kvm_ioctls::Vcpu> vcpus_;
+  kvm_ioctls::KickSignal signal_;
+  std::vector<kvm_ioctls::Kicker> kickers_;  // by Xen vCPU id
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Slot> slots_;  // by Xen vCPU id
-  std::function<void(XenVcpuId)> body_;
+  Body body_;
   std::function<void()> all_ended_;
   std::size_t running_ = 0;
   bool stopping_ = false;

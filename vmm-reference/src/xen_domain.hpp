@@ -81,7 +81,8 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
   if (!host.xen_exits) hypercall_port.emplace(machine.memory);
   auto timer_thread = TimerThread::start(timer, backend.fd());
   if (!timer_thread) return timer_thread.error();
-  VcpuThreads<kvm_ioctls::Vcpu> threads(machine.vcpus);
+  VMM_TRY(signal, kvm_ioctls::KickSignal::install());
+  VcpuThreads threads(machine.vcpus, signal);
   Watchdogs watchdogs(run.loop, [&] { platform.shutdown(xen_abi::ShutdownReason::watchdog); });
 
   platform.on_timer_bound([&](XenVcpuId vcpu, EventPort port) {
@@ -96,14 +97,14 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
 
   std::optional<TimerMover> mover;
   if (mode == TimerMode::moving) mover.emplace(run.loop, count, [&] { threads.kick_all(); });
-  return run_vcpus(threads, run, [&](XenVcpuId id) {
-    kvm_ioctls::Vcpu& vcpu = machine.vcpus[id.value];
+  return run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
     const auto interrupted = [&] {
       if (mover) mover->move(timer, id);
       return threads.serve(id);
     };
     run_vcpu(vcpu,
-             XenCalls(vcpu, id, platform, dispatcher, hypercall_port ? &*hypercall_port : nullptr),
+             XenCalls(machine.vcpus[id.value], id, platform, dispatcher,
+                      hypercall_port ? &*hypercall_port : nullptr),
              ports[id.value], interrupted, run.states[id.value]);
   });
 }

@@ -167,8 +167,9 @@ void XenPlatform::enter_hypercall(XenVcpuId id, bool long_mode) {
 
 GuestTime XenPlatform::guest_now(XenVcpuId id) {
   const auto [time, source] = state_[id.value].clock.now([&] {
-    // Fails only for a bad fd or address, which these aren't.
-    return xen_clock::guest_time(static_cast<std::int64_t>(vm_.get_clock().value().clock));
+    // Fails only for a bad fd or address, which these aren't; else no time would ever come.
+    const auto clock = vm_.get_clock();
+    return xen_clock::guest_time(clock ? static_cast<std::int64_t>(clock.value().clock) : 0);
   });
   if (source != xen_clock::Source::pvclock) clock_fell_back_ = true;
   return time;

@@ -3,36 +3,45 @@
 
 #include <gtest/gtest.h>
 
-#include <array>
+#include <algorithm>
 #include <atomic>
+#include <utility>
+#include <vector>
+
+#include "kvm_ioctls/double.hpp"
 
 namespace vmm_reference {
 namespace {
 
-// KVM_RUN, as far as kicks are concerned: goes on until it is told to return.
-struct DoubleVcpu {
-  std::atomic<bool> exit_wanted = false;
-  std::atomic<bool> inside = false;
-  void request_exit(bool wanted) { exit_wanted = wanted; }
-  void run() {
-    inside = true;
-    while (!exit_wanted) std::this_thread::yield();
-    inside = false;
-  }
-};
-
+// Guests that stay inside KVM_RUN until they are kicked.
 struct Threads : testing::Test {
   static constexpr std::uint32_t count = 3;
-  std::array<DoubleVcpu, count> vcpus;
-  VcpuThreads<DoubleVcpu> threads{vcpus};
+  kvm_ioctls::KvmDouble kvm;
+  kvm_ioctls::Vm vm = std::move(kvm.open().value().create_vm().value());
+  std::vector<kvm_ioctls::Vcpu> vcpus = create();
+  VcpuThreads threads{vcpus, kvm_ioctls::KickSignal::install().value()};
 
-  void run(XenVcpuId id) {
+  std::vector<kvm_ioctls::Vcpu> create() {
+    std::vector<kvm_ioctls::Vcpu> created;
+    for (std::uint32_t id = 0; id < count; ++id) {
+      kvm.vcpu(id).then_stays();
+      created.push_back(std::move(vm.create_vcpu({id}).value()));
+    }
+    return created;
+  }
+  void run(XenVcpuId id, VcpuRunner& vcpu) {
     do {
-      vcpus[id.value].run();
+      EXPECT_TRUE(vcpu.run());
     } while (threads.serve(id));
   }
   void start() {
-    threads.start([this](XenVcpuId id) { run(id); }, [] {});
+    threads.start([this](XenVcpuId id, VcpuRunner& vcpu) { run(id, vcpu); }, [] {});
+  }
+  bool is_inside(std::uint32_t id) {
+    const auto runs = kvm.calls(KVM_RUN);
+    return std::any_of(runs.begin(), runs.end(), [&](const kvm_ioctls::Call& call) {
+      return call.id == id && call.result == kvm_ioctls::Call::under_way;
+    });
   }
 };
 
@@ -40,7 +49,7 @@ TEST_F(Threads, WorkIsDoneOutsideKvmRunOnTheVcpusOwnThread) {
   start();
   for (std::uint32_t id = 0; id < count; ++id) {
     const auto thread = threads.run_on(XenVcpuId{id}, [&] {
-      EXPECT_FALSE(vcpus[id].inside);
+      EXPECT_FALSE(is_inside(id));
       return std::this_thread::get_id();
     });
     EXPECT_NE(thread, std::this_thread::get_id());
@@ -68,12 +77,12 @@ TEST_F(Threads, VcpusThatAskEachOtherAllTheTimeDontHang) {
   std::atomic<int> done = 0;
   std::atomic<std::uint32_t> asking = count;
   threads.start(
-      [&](XenVcpuId id) {
+      [&](XenVcpuId id, VcpuRunner& vcpu) {
         for (int i = 0; i < rounds; ++i) {
           done += threads.run_on(XenVcpuId{(id.value + 1) % count}, [] { return 1; });
         }
         --asking;
-        run(id);
+        run(id, vcpu);
       },
       [] {});
   while (asking != 0) std::this_thread::yield();
@@ -90,7 +99,7 @@ TEST_F(Threads, NoKickIsLost) {
 TEST_F(Threads, TheLastOneToEndSaysSo) {
   std::atomic<int> said = 0;
   std::atomic<std::uint32_t> ended = 0;
-  threads.start([&](XenVcpuId) { ++ended; },
+  threads.start([&](XenVcpuId, VcpuRunner&) { ++ended; },
                 [&] {
                   EXPECT_EQ(ended, count);
                   ++said;

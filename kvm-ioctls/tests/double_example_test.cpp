@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The README's unit test of a VMM, and a VMM for it.
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <utility>
+
+#include "kvm_ioctls/double.hpp"
+
+using namespace kvm_ioctls;
+
+namespace {
+
+class MyVmm {
+ public:
+  static vmm_base::Result<MyVmm> create(const std::string& device) {
+    VMM_TRY(kvm, Kvm::open(device.c_str()));
+    VMM_TRY(vm, kvm.create_vm());
+    VMM_CHECK(vm.set_tss_addr(vmm_base::Gpa{0xfffbd000}));
+    VMM_TRY(vcpu, vm.create_vcpu({0}));
+    return MyVmm(std::move(vm), std::move(vcpu));
+  }
+  void press(std::uint8_t key) { key_ = key; }
+  // Whether the guest halted.
+  vmm_base::Result<bool> run() {
+    for (std::optional<bool> ended;;) {
+      VMM_TRY(exit, vcpu_.run());
+      match(
+          exit,
+          [&](IoIn& in) { in.data[0] = std::byte{in.port == 0x60 ? key_ : std::uint8_t{0xff}}; },
+          [&](Halted&) { ended = true; }, [](Interrupted&) {}, [&](auto&) { ended = false; });
+      if (ended) return *ended;
+    }
+  }
+
+ private:
+  MyVmm(Vm vm, Vcpu vcpu) : vm_(std::move(vm)), vcpu_(std::move(vcpu)) {}
+  Vm vm_;
+  Vcpu vcpu_;
+  std::uint8_t key_ = 0;
+};
+
+TEST(MyVmm, GivesTheGuestItsKeyAndEndsWhenItHalts) {
+  KvmDouble kvm;
+  kvm.vcpu(0).runs(guest::in(0x60), guest::halt());
+
+  auto vmm = MyVmm::create(kvm.path());
+  vmm.value().press(0x1c);
+  EXPECT_TRUE(vmm.value().run().value());
+
+  EXPECT_EQ(kvm.vcpu(0).answers().at(0).value, 0x1cu);  // what the guest's IN got
+}
+
+TEST(MyVmm, SaysWhichIoctlFailedAndLeavesNothingOpen) {
+  for (std::size_t n = 1;; ++n) {
+    KvmDouble kvm;
+    kvm.fail_call(n, EIO);
+    auto vmm = MyVmm::create(kvm.path());
+    if (vmm) break;  // it makes no n calls
+    EXPECT_STREQ(vmm.error().operation, kvm.calls().at(n - 1).name);
+    EXPECT_EQ(kvm.leaks(), std::vector<std::string>{});
+  }
+}
+
+}  // namespace

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# README shows the tests of double_example_test.cpp as they are.
+file(READ ${CMAKE_CURRENT_LIST_DIR}/double_example_test.cpp code)
+file(READ ${CMAKE_CURRENT_LIST_DIR}/../README.md readme)
+string(REGEX REPLACE "^.*\n(TEST\\(MyVmm, Gives.*\n)\n}  // namespace\n$" "\\1" shown "${code}")
+string(FIND "${readme}" "${shown}" place)
+if(place EQUAL -1 OR shown STREQUAL code)
+  message(FATAL_ERROR "README.md doesn't show the tests of double_example_test.cpp")
+endif()
