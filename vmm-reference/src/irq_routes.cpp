@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "irq_routes.hpp"
 
+#include <utility>
+
 namespace vmm_reference {
 
 using vmm_base::Result;
@@ -44,14 +46,22 @@ std::uint32_t IrqRoutes::allocate() {
 
 Result<void> IrqRoutes::set(std::uint32_t gsi, IrqRoute route) {
   const std::scoped_lock lock(mutex_);
-  routes_.insert_or_assign(gsi, route);
-  return vm_.set_gsi_routing(gsi_routing_table(routes_));
+  auto changed = routes_;
+  changed.insert_or_assign(gsi, route);
+  return replace(std::move(changed));
 }
 
 Result<void> IrqRoutes::clear(std::uint32_t gsi) {
   const std::scoped_lock lock(mutex_);
-  if (routes_.erase(gsi) == 0) return vmm_base::success();
-  return vm_.set_gsi_routing(gsi_routing_table(routes_));
+  auto changed = routes_;
+  changed.erase(gsi);
+  return replace(std::move(changed));
+}
+
+Result<void> IrqRoutes::replace(std::map<std::uint32_t, IrqRoute> routes) {
+  VMM_CHECK(vm_.set_gsi_routing(gsi_routing_table(routes)));
+  routes_ = std::move(routes);
+  return vmm_base::success();
 }
 
 }  // namespace vmm_reference

@@ -51,6 +51,9 @@ class IrqRoutes {
   vmm_base::Result<void> clear(std::uint32_t gsi);
 
  private:
+  // A route that KVM refuses leaves the others as they are. With mutex_ held.
+  vmm_base::Result<void> replace(std::map<std::uint32_t, IrqRoute> routes);
+
   const kvm_ioctls::Vm& vm_;
   std::mutex mutex_;
   std::uint32_t next_ = irqchip_gsis;

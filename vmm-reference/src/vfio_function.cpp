@@ -88,13 +88,11 @@ Result<void> VfioFunction::write(std::size_t offset, std::span<const std::byte> 
   config_.write(offset, bytes);
   // The guest must not reach a BAR that the device doesn't decode: what it finds mapped there
   // would end us both. So the memslots go before the device learns of it, and come after.
-  const bool has_command = offset <= PCI_COMMAND && offset + bytes.size() > PCI_COMMAND;
-  VMM_TRY(decoded, decodes_memory());
-  const bool decoding =
-      has_command
-          ? (std::to_integer<unsigned>(bytes[PCI_COMMAND - offset]) & PCI_COMMAND_MEMORY) != 0
-          : decoded;
-  VMM_CHECK(unmap_bars(decoding));
+  if (offset <= PCI_COMMAND && offset + bytes.size() > PCI_COMMAND) {
+    const auto command = std::to_integer<unsigned>(bytes[PCI_COMMAND - offset]);
+    decoding_ = (command & PCI_COMMAND_MEMORY) != 0;
+  }
+  VMM_CHECK(unmap_bars());
   // In one piece if it can be, as registers are written.
   std::size_t from = 0;
   for (std::size_t at = 0; at <= bytes.size(); ++at) {
@@ -104,16 +102,11 @@ Result<void> VfioFunction::write(std::size_t offset, std::span<const std::byte> 
     }
     from = at + 1;
   }
-  VMM_CHECK(map_bars(decoding));
+  VMM_CHECK(map_bars());
   return update_msi();
 }
 
 // --- memory ---
-
-Result<bool> VfioFunction::decodes_memory() const {
-  VMM_TRY(command, device_.read<std::uint16_t>(config_region_, PCI_COMMAND));
-  return (command & PCI_COMMAND_MEMORY) != 0;
-}
 
 Result<void> VfioFunction::map_bar(const Bar& bar, Gpa at) {
   for (const Part& part : bar.parts) {
@@ -130,11 +123,11 @@ Result<void> VfioFunction::map_bar(const Bar& bar, Gpa at) {
 }
 
 // Of those that moved, and of all when the device doesn't decode them any longer.
-Result<void> VfioFunction::unmap_bars(bool decoding) {
+Result<void> VfioFunction::unmap_bars() {
   const std::vector<PciMemoryBar> wanted = config_.bars();
   for (std::size_t i = 0; i < bars_.size(); ++i) {
     Bar& bar = bars_[i];
-    if (!bar.at || (decoding && *bar.at == wanted[i].address)) continue;
+    if (!bar.at || (decoding_ && *bar.at == wanted[i].address)) continue;
     const Gpa old = *bar.at;
     bar.at.reset();
     for (const Part& part : bar.parts) {
@@ -144,8 +137,8 @@ Result<void> VfioFunction::unmap_bars(bool decoding) {
   return vmm_base::success();
 }
 
-Result<void> VfioFunction::map_bars(bool decoding) {
-  if (!decoding) return vmm_base::success();
+Result<void> VfioFunction::map_bars() {
+  if (!decoding_) return vmm_base::success();
   const std::vector<PciMemoryBar> wanted = config_.bars();
   for (std::size_t i = 0; i < bars_.size(); ++i) {
     Bar& bar = bars_[i];

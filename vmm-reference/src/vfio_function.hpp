@@ -77,10 +77,9 @@ class VfioFunction {
         config_region_(std::move(config_region)) {}
 
   vmm_base::Result<void> add_bar(std::uint32_t index, std::uint32_t& slot);
-  vmm_base::Result<bool> decodes_memory() const;
   // Make the memslots and the interrupts what the configuration says.
-  vmm_base::Result<void> unmap_bars(bool decoding);
-  vmm_base::Result<void> map_bars(bool decoding);
+  vmm_base::Result<void> unmap_bars();
+  vmm_base::Result<void> map_bars();
   vmm_base::Result<void> map_bar(const Bar& bar, vmm_base::Gpa at);
   vmm_base::Result<void> update_msi();
   vmm_base::Result<void> start_msi(std::size_t count);
@@ -97,6 +96,7 @@ class VfioFunction {
   PciConfig config_;
   vfio_ioctls::RegionInfo config_region_;
   std::vector<Bar> bars_;
+  bool decoding_ = false;            // memory, by the command register
   std::vector<std::uint32_t> gsis_;  // as many as there have been interrupts
   std::vector<Interrupt> interrupts_;
 };
