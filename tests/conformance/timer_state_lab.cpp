@@ -29,7 +29,8 @@ constexpr EventPort port9{9};
 // A VM that never runs, with the timers of its one vCPU delegated to the kernel.
 struct TimedVm : MicroVm {
   vmm_reference::Host host = std::get<vmm_reference::Host>(vmm_reference::Host::open("/dev/kvm"));
-  vmm_reference::XenPlatform platform{host, vm, memory, vcpus};
+  vmm_reference::IrqRoutes routes{vm};
+  vmm_reference::XenPlatform platform{host, vm, routes, memory, vcpus};
   xen_timer::DelegatedBackend<vmm_reference::XenPlatform> backend =
       must(xen_timer::DelegatedBackend<vmm_reference::XenPlatform>::create(platform, 1));
   xen_timer::Handler<vmm_reference::XenPlatform, decltype(backend)> timer{platform, backend};

@@ -66,7 +66,8 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
     return set.error().message();
   }
 
-  XenPlatform platform(host, machine.vm, machine.memory, machine.vcpus);
+  IrqRoutes routes(machine.vm);
+  XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus);
   std::vector<TestPorts> ports(vcpu_count);
   DomainRun run(vcpu_count);
   run.timeout = options.timeout.value_or(default_timeout);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "linux_domain.hpp"
 
+#include <algorithm>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -10,6 +12,7 @@
 #include "linux_loader/acpi.hpp"
 #include "linux_loader/boot.hpp"
 #include "linux_loader/mapped_file.hpp"
+#include "vfio_devices.hpp"
 #include "xen_domain.hpp"
 
 namespace vmm_reference {
@@ -54,11 +57,28 @@ Result<void> set_state(const kvm_ioctls::Vcpu& vcpu, const linux_loader::CpuStat
   return vcpu.set_regs(regs);
 }
 
-// All vCPUs' ports are the machine's.
+using Pci = PciRoot<VfioFunction>;
+
+// All vCPUs' ports, and devices in memory, are the machine's.
 struct SharedPorts {
   PcPorts* pc;
-  bool out(std::uint16_t port, std::span<const std::byte> data) { return pc->out(port, data); }
-  void in(std::uint16_t port, std::span<std::byte> data) { pc->in(port, data); }
+  Pci* pci;  // null without --vfio
+  bool out(std::uint16_t port, std::span<const std::byte> data) {
+    if (pci == nullptr || !Pci::is_port(port)) return pc->out(port, data);
+    pci->out(port, data);
+    return true;
+  }
+  void in(std::uint16_t port, std::span<std::byte> data) {
+    if (pci == nullptr || !Pci::is_port(port)) return pc->in(port, data);
+    pci->in(port, data);
+  }
+  void write_memory(Gpa gpa, std::span<const std::byte> data) {
+    if (pci != nullptr) pci->write_memory(gpa, data);
+  }
+  void read_memory(Gpa gpa, std::span<std::byte> data) {
+    if (pci != nullptr) return pci->read_memory(gpa, data);
+    std::fill(data.begin(), data.end(), std::byte{0xff});
+  }
 };
 
 // How the guest ended is what is said first.
@@ -92,9 +112,9 @@ Ending ending_of(xen_abi::ShutdownReason reason) {
   }
 }
 
-Result<bool> run_as_xen_guest(const Host& host, Machine& machine, TimerMode mode,
+Result<bool> run_as_xen_guest(const Host& host, Machine& machine, IrqRoutes& routes, TimerMode mode,
                               std::span<SharedPorts> ports, DomainRun& run, FirstEnding& ending) {
-  XenPlatform platform(host, machine.vm, machine.memory, machine.vcpus);
+  XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus);
   platform.on_shutdown([&](xen_abi::ShutdownReason reason) { ending.is(ending_of(reason)); });
   return run_xen_domain(host, machine, platform, mode, ports, run);
 }
@@ -130,11 +150,21 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
   if (!created) return created.error().message();
   Machine machine = std::move(created).assume_value();
 
+  IrqRoutes routes(machine.vm);
+  std::unique_ptr<VfioDevices> vfio;
+  if (!options.vfio.empty()) {
+    auto opened = VfioDevices::open(options.vfio, machine, routes);
+    if (auto* message = std::get_if<std::string>(&opened)) return std::move(*message);
+    vfio = std::get<std::unique_ptr<VfioDevices>>(std::move(opened));
+  }
+
   const bool pvh = options.boot == Boot::pvh;
   std::vector<linux_loader::AcpiCpu> cpus;
   for (std::uint32_t id = 0; id < vcpus; ++id) cpus.push_back({XenVcpuId{id}, {id}});
   // A PVH guest has its time from Xen.
-  auto tables = linux_loader::write_acpi_tables(machine.memory, {.cpus = cpus, .cmos_rtc = !pvh});
+  linux_loader::AcpiConfig acpi{.cpus = cpus, .cmos_rtc = !pvh};
+  if (vfio) acpi.pci_root = pci_window;
+  auto tables = linux_loader::write_acpi_tables(machine.memory, acpi);
   if (!tables) return tables.error().message();
   auto state = linux_loader::load_linux(
       machine.memory, {.kernel = kernel.value().bytes(),
@@ -152,8 +182,8 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
   Console console(run.loop, [&] { ending.is(Ending::left); });
   PcPorts pc(machine.vm, console, [&](Ending how) { ending.is(how); });
   console.connect([&](std::span<const std::uint8_t> typed) { return pc.type(typed); });
-  std::vector<SharedPorts> ports(vcpus, SharedPorts{&pc});
-  auto in_time = xen ? run_as_xen_guest(host, machine, mode, std::span(ports), run, ending)
+  std::vector<SharedPorts> ports(vcpus, SharedPorts{&pc, vfio ? &vfio->root() : nullptr});
+  auto in_time = xen ? run_as_xen_guest(host, machine, routes, mode, std::span(ports), run, ending)
                      : run_as_kvm_guest(machine, std::span(ports), run);
   if (!in_time) return in_time.error().message();
 
@@ -168,6 +198,10 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
                                " host errors, the first: " + vcpu.first_host_error);
     }
     result.punted += vcpu.punted;
+  }
+  if (vfio && vfio->errors().count != 0) {
+    result.remarks.push_back("--vfio: " + std::to_string(vfio->errors().count) +
+                             " host errors, the first: " + vfio->errors().first);
   }
   return result;
 }

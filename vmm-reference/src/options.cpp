@@ -30,7 +30,8 @@ Exit status: 0 the guest is done, or was left; 1 the run failed, or the time was
 Examples:
   vmm-reference timer-guest.elf --vcpus 1,2,4 --xen-timer all
   vmm-reference --kernel path=/boot/vmlinuz --initramfs path=initrd.img --memory size_mib=512
-  vmm-reference --kernel vmlinuz --initramfs initrd.img --boot native --vcpus num=2)";
+  vmm-reference --kernel vmlinuz --initramfs initrd.img --boot native --vcpus num=2
+  vmm-reference --kernel vmlinuz --initramfs initrd.img --vfio path=/sys/bus/pci/devices/0000:00:10.0)";
 
 }  // namespace
 
@@ -92,8 +93,18 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
                               "entry; native: as a guest of KVM's own")
                    ->transform(CLI::CheckedTransformer(boots))
                    ->option_text("pvh|hvm|native [pvh]");
-  for (auto* option : {kernel, initramfs, cmdline, memory, boot}) option->group("A Linux guest");
-  for (auto* option : {initramfs, cmdline, memory, boot}) option->needs(kernel);
+  auto* vfio =
+      app.add_option("--vfio", options.vfio,
+                     "A PCI device of this host's, bound to vfio-pci, for the guest; may be "
+                     "repeated")
+          ->transform(without_key("path"))
+          ->expected(1)
+          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+          ->option_text("[path=]/sys/bus/pci/devices/0000:00:10.0");
+  for (auto* option : {kernel, initramfs, cmdline, memory, boot, vfio}) {
+    option->group("A Linux guest");
+  }
+  for (auto* option : {initramfs, cmdline, memory, boot, vfio}) option->needs(kernel);
 
   try {
     app.parse(argc, argv);

@@ -66,6 +66,7 @@ struct Options {
   std::string cmdline = "console=ttyS0";
   std::uint32_t memory_mib = 256;
   Boot boot = Boot::pvh;
+  std::vector<std::string> vfio;  // devices of the host's that it is given: their folders in sysfs
 };
 
 // What the command line asks for; or the status to exit with, after help or a complaint.

@@ -12,6 +12,7 @@
 
 #include "exit_name.hpp"
 #include "kvm_ioctls/exit.hpp"
+#include "vmm_base/guest_address.hpp"
 
 namespace vmm_reference {
 
@@ -23,11 +24,18 @@ struct VcpuState {
   std::string fault;              // once the thread has ended
 };
 
+template <class Ports>
+concept HasMemoryDevices = requires(Ports& ports, vmm_base::Gpa gpa, std::span<std::byte> data) {
+  ports.read_memory(gpa, data);
+  ports.write_memory(gpa, data);
+};
+
 // Runs until `ports` or a fault ends it, or `interrupted()`, which is called when a signal has
 // come, says not to go on.
 //   calls: what the guest asks of its hypervisor. hypercall(exit, state); out(exit, state) and
 //     write_msr(exit), true if that was for them.
-//   ports: out(port, data), false to end, and in(port, data).
+//   ports: out(port, data), false to end, and in(port, data); where there are devices in memory,
+//     write_memory(gpa, data) and read_memory(gpa, data) as well.
 template <class Vcpu, class Calls, class Ports, class Interrupted>
 void run_vcpu(Vcpu& vcpu, Calls&& calls, Ports& ports, const Interrupted& interrupted,
               VcpuState& state) {
@@ -53,10 +61,19 @@ void run_vcpu(Vcpu& vcpu, Calls&& calls, Ports& ports, const Interrupted& interr
         },
         // As on a PC, nobody is at home there.
         [&](kvm_ioctls::MmioRead& read) {
-          std::fill(read.data.begin(), read.data.end(), std::byte{0xff});
+          if constexpr (HasMemoryDevices<Ports>) {
+            ports.read_memory(vmm_base::Gpa{read.address}, read.data);
+          } else {
+            std::fill(read.data.begin(), read.data.end(), std::byte{0xff});
+          }
           return true;
         },
-        [&](kvm_ioctls::MmioWrite&) { return true; },
+        [&](kvm_ioctls::MmioWrite& write) {
+          if constexpr (HasMemoryDevices<Ports>) {
+            ports.write_memory(vmm_base::Gpa{write.address}, write.data);
+          }
+          return true;
+        },
         [&](kvm_ioctls::MsrWrite& write) {
           if (calls.write_msr(write)) write.accept();
           return true;

@@ -28,10 +28,11 @@ std::uint8_t tsc_fraction_bits() {
 
 }  // namespace
 
-XenPlatform::XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, vm_memory::GuestMemory& memory,
-                         std::span<kvm_ioctls::Vcpu> vcpus)
+XenPlatform::XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, IrqRoutes& routes,
+                         vm_memory::GuestMemory& memory, std::span<kvm_ioctls::Vcpu> vcpus)
     : host_(host),
       vm_(vm),
+      routes_(routes),
       memory_(memory),
       vcpus_(vcpus),
       state_(vcpus.size()),
@@ -191,38 +192,13 @@ Result<std::optional<GuestTime>> XenPlatform::timer(XenVcpuId id) {
 // --- events ---
 
 Result<void> XenPlatform::route_event(XenVcpuId id, EventPort port, int eventfd) {
-  constexpr std::uint32_t irqchip_gsis = 24;
-  constexpr std::uint32_t pic_gsis = 16;
-  const std::scoped_lock lock(routing_);
-  state_[id.value].routed = port;
-
-  std::vector<kvm_irq_routing_entry> table;
-  const auto add = [&table](std::uint32_t gsi, std::uint32_t type) -> kvm_irq_routing_entry& {
-    kvm_irq_routing_entry& entry = table.emplace_back();
-    entry.gsi = gsi;
-    entry.type = type;
-    return entry;
-  };
-  // What KVM_CREATE_IRQCHIP has set up.
-  for (std::uint32_t gsi = 0; gsi < irqchip_gsis; ++gsi) {
-    if (gsi < pic_gsis) {
-      auto& pic = add(gsi, KVM_IRQ_ROUTING_IRQCHIP);
-      pic.u.irqchip = {gsi / 8, gsi % 8};  // KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE
-    }
-    add(gsi, KVM_IRQ_ROUTING_IRQCHIP).u.irqchip = {KVM_IRQCHIP_IOAPIC, gsi};
+  auto& irqfd = state_[id.value].irqfd;
+  if (port == EventPort{}) return irqfd ? routes_.clear(irqfd->gsi()) : vmm_base::success();
+  if (!irqfd) {
+    VMM_TRY(registered, vm_.register_irqfd(eventfd, routes_.allocate()));
+    irqfd.emplace(std::move(registered));
   }
-  for (std::uint32_t other = 0; other < state_.size(); ++other) {
-    if (state_[other].routed == EventPort{}) continue;
-    add(irqchip_gsis + other, KVM_IRQ_ROUTING_XEN_EVTCHN).u.xen_evtchn = {
-        state_[other].routed.value, vcpus_[other].id().value,
-        KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL};
-  }
-  VMM_CHECK(vm_.set_gsi_routing(table));
-  if (!state_[id.value].irqfd) {
-    VMM_TRY(irqfd, vm_.register_irqfd(eventfd, irqchip_gsis + id.value));
-    state_[id.value].irqfd.emplace(std::move(irqfd));
-  }
-  return vmm_base::success();
+  return routes_.set(irqfd->gsi(), EventRoute{port, vcpu(id).id()});
 }
 
 Result<void> XenPlatform::set_upcall_vector(XenVcpuId id, std::uint8_t vector) {

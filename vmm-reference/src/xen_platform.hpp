@@ -8,13 +8,13 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "grant_frames.hpp"
 #include "host.hpp"
+#include "irq_routes.hpp"
 #include "kvm_ioctls/registration.hpp"
 #include "kvm_ioctls/vcpu.hpp"
 #include "kvm_ioctls/vm.hpp"
@@ -44,8 +44,8 @@ using xen_clock::GuestTime;
 class XenPlatform {
  public:
   // `vcpus` by Xen vCPU id. All must outlive it.
-  XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, vm_memory::GuestMemory& memory,
-              std::span<kvm_ioctls::Vcpu> vcpus);
+  XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, IrqRoutes& routes,
+              vm_memory::GuestMemory& memory, std::span<kvm_ioctls::Vcpu> vcpus);
 
   // --- on the thread of `vcpu` ---
 
@@ -128,8 +128,7 @@ class XenPlatform {
     bool registered = false;                // at a place of the guest's choice
     std::atomic<std::uint8_t> upcall_vector = 0;
     std::atomic<bool> initialised = false;     // and down, if it doesn't run
-    EventPort routed{};                        // with routing_ held
-    std::optional<kvm_ioctls::IrqFd> irqfd{};  // the same
+    std::optional<kvm_ioctls::IrqFd> irqfd{};  // of route_event(), on the vCPU's thread
     xen_clock::VcpuClock clock;
   };
 
@@ -146,6 +145,7 @@ class XenPlatform {
 
   const Host& host_;
   const kvm_ioctls::Vm& vm_;
+  IrqRoutes& routes_;
   vm_memory::GuestMemory& memory_;
   std::span<kvm_ioctls::Vcpu> vcpus_;
   std::vector<PerVcpu> state_;  // by Xen vCPU id
@@ -158,7 +158,6 @@ class XenPlatform {
   Watchdog watchdog_;
   GrantFrames grants_;
   std::vector<EventPort> sent_by_kernel_;  // what a send on this port raises there; 0: comes to us
-  std::mutex routing_;                     // of KVM's table, which is only set as a whole
 };
 
 }  // namespace vmm_reference

@@ -134,10 +134,16 @@ constexpr std::uint8_t package_op = 0x12;
 constexpr std::uint8_t ext_op = 0x5b;
 constexpr std::uint8_t device_op = 0x82;
 
-// A package of up to 63 bytes with its length, 20.2.4.
+// A package of up to 4093 bytes with its length, 20.2.4.
 void append_package(Bytes& to, std::initializer_list<std::uint8_t> op, const Bytes& content) {
   append(to, op);
-  append(to, {static_cast<std::uint8_t>(content.size() + 1)});
+  if (content.size() + 1 < 0x40) {
+    append(to, {static_cast<std::uint8_t>(content.size() + 1)});
+  } else {
+    const std::size_t length = content.size() + 2;
+    append(to, {static_cast<std::uint8_t>(0x40 | (length & 0xf)),
+                static_cast<std::uint8_t>(length >> 4)});
+  }
   to.insert(to.end(), content.begin(), content.end());
 }
 
@@ -146,6 +152,22 @@ void append_ports(Bytes& to, std::uint16_t first, std::uint8_t count) {
   const auto low = static_cast<std::uint8_t>(first & 0xff);
   const auto high = static_cast<std::uint8_t>(first >> 8);
   append(to, {0x47, 1, low, high, low, high, 1, count});
+}
+
+// 6.4.3.5.3: a range of bus numbers, as a WORD address space descriptor. Produced, with fixed ends.
+void append_bus(Bytes& to, std::uint16_t bus) {
+  append(to, {0x88, 13, 0, 2, 0x0c, 0});
+  for (const std::uint16_t value :
+       {std::uint16_t{0}, bus, bus, std::uint16_t{0}, std::uint16_t{1}}) {
+    append_value(to, value);
+  }
+}
+
+// 6.4.3.5.2: a range of memory, as a DWORD address space descriptor. The same; non-cacheable, to be
+// read and written.
+void append_memory(Bytes& to, std::uint32_t first, std::uint32_t last) {
+  append(to, {0x87, 23, 0, 0, 0x0c, 1});
+  for (const std::uint32_t value : {0u, first, last, 0u, last - first + 1}) append_value(to, value);
 }
 
 // \_SB_.NAME, the PNP device `pnp`: an EISA id, which has the product's number in the upper half.
@@ -174,7 +196,17 @@ void append_device(Bytes& to, std::string_view name, std::uint16_t pnp, Bytes re
 //     Name (_CRS, ResourceTemplate () { IO (Decode16, 0x3f8, 0x3f8, 1, 8)  IRQNoFlags () {4} })
 //   }
 // and with a clock the like for RTC_, PNP0B00, IO (Decode16, 0x70, 0x70, 1, 2). It has no
-// interrupt.
+// interrupt. With a PCI root:
+//   Device (\_SB_.PCI0) {
+//     Name (_HID, EisaId ("PNP0A03"))
+//     Name (_UID, 0)
+//     Name (_CRS, ResourceTemplate () {
+//       WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode, 0, 0, 0, 0, 1)
+//       IO (Decode16, 0xcf8, 0xcf8, 1, 8)
+//       DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
+//                    0, memory, memory + memory_size - 1, 0, memory_size)
+//     })
+//   }
 Bytes dsdt(const AcpiConfig& config) {
   Bytes bytes = table("DSDT", 2);
   append(bytes, {name_op, '_', 'S', '5', '_'});
@@ -190,6 +222,15 @@ Bytes dsdt(const AcpiConfig& config) {
     Bytes rtc;
     append_ports(rtc, 0x70, 2);
     append_device(bytes, "RTC_", 0x0b00, rtc);
+  }
+  if (config.pci_root) {
+    Bytes root;
+    append_bus(root, 0);
+    append_ports(root, 0xcf8, 8);
+    const std::uint64_t first = config.pci_root->memory.value;
+    append_memory(root, static_cast<std::uint32_t>(first),
+                  static_cast<std::uint32_t>(first + config.pci_root->memory_size - 1));
+    append_device(bytes, "PCI0", 0x0a03, root);
   }
   return finished(std::move(bytes));
 }
@@ -238,6 +279,13 @@ vmm_base::Result<void> write_acpi_tables(GuestMemoryRef memory, const AcpiConfig
   };
   if (config.cpus.empty() || !is_unique(&AcpiCpu::uid) || !is_unique(&AcpiCpu::apic_id)) {
     return vmm_base::Error{"ACPI tables", EINVAL, config.cpus.size()};
+  }
+  if (config.pci_root) {
+    constexpr std::uint64_t end = std::uint64_t{4} << 30;
+    const auto& [start, size] = *config.pci_root;
+    if (size == 0 || start.value >= end || size > end - start.value) {
+      return vmm_base::Error{"ACPI tables", EINVAL, start.value};
+    }
   }
   const Bytes bytes = acpi_tables(config);
   if (bytes.size() > room) return vmm_base::Error{"ACPI tables", ENOSPC, bytes.size()};

@@ -171,6 +171,26 @@ TEST(AcpiTables, DsdtHasTheClockWhereThereIsOne) {
             }));
 }
 
+constexpr AcpiPciRoot pci_root{Gpa{0xc0000000}, 0x3ec00000};
+
+TEST(AcpiTables, DsdtHasThePciRootWhereThereIsOne) {
+  const Bytes dsdt = Tables({.cpus = three_cpus, .pci_root = pci_root}).tables["DSDT"];
+  EXPECT_EQ(
+      Bytes(dsdt.begin() + 100, dsdt.end()),
+      bytes_of({
+          0x5b, 0x82, 0x49, 0x05, '\\', '.',  '_',  'S',  'B',  '_',  'P',  'C',  'I', '0',   //
+          0x08, '_',  'H',  'I',  'D',  0x0c, 0x41, 0xd0, 0x0a, 0x03,                         //
+          0x08, '_',  'U',  'I',  'D',  0x00,                                                 //
+          0x08, '_',  'C',  'R',  'S',  0x11, 55,   0x0a, 52,                                 //
+          0x88, 13,   0,    2,    0x0c, 0,    0,    0,    0,    0,    0,    0,    0,   0,     //
+          1,    0,                                                                            //
+          0x47, 1,    0xf8, 0x0c, 0xf8, 0x0c, 1,    8,                                        //
+          0x87, 23,   0,    0,    0x0c, 1,    0,    0,    0,    0,    0,    0,    0,   0xc0,  //
+          0xff, 0xff, 0xbf, 0xfe, 0,    0,    0,    0,    0,    0,    0xc0, 0x3e,             //
+          0x79, 0,                                                                            //
+      }));
+}
+
 TEST(IsPoweroff, IsSleepTypeFiveWithItsEnableBit) {
   for (unsigned value = 0; value < 256; ++value) {
     const bool s5 = (value & 0x20) != 0 && (value >> 2 & 7) == 5;
@@ -218,6 +238,19 @@ TEST(WriteAcpiTables, RefusesNoCpusAndIdsGivenTwice) {
   EXPECT_TRUE(memory.bytes.empty());
 }
 
+TEST(WriteAcpiTables, RefusesAPciWindowThatIsEmptyOrNotBelow4GiB) {
+  Memory memory;
+  const auto with = [&](std::uint64_t start, std::uint64_t size) {
+    return write_acpi_tables(memory,
+                             {.cpus = three_cpus, .pci_root = AcpiPciRoot{Gpa{start}, size}});
+  };
+  EXPECT_EQ(with(0xc0000000, 0).error(), (vmm_base::Error{"ACPI tables", EINVAL, 0xc0000000}));
+  EXPECT_EQ(with(0xc0000000, 0x40000001).error().code, EINVAL);
+  EXPECT_EQ(with(0x100000000, 4096).error().code, EINVAL);
+  EXPECT_TRUE(memory.bytes.empty());
+  EXPECT_TRUE(with(0xc0000000, 0x40000000));
+}
+
 TEST(WriteAcpiTables, HasRoomForAsManyCpusAsKvmAndRefusesMoreThanItHas) {
   Memory memory;
   std::vector<AcpiCpu> cpus;
@@ -236,7 +269,7 @@ TEST(Iasl, ReadsTheTablesAndWouldWriteTheSame) {
   std::string folder = "/tmp/acpi_test.XXXXXX";
   ASSERT_NE(::mkdtemp(folder.data()), nullptr);
   constexpr std::array<AcpiCpu, 2> cpus{{{{0}, {0}}, {{1}, {300}}}};
-  Tables found({.cpus = cpus, .cmos_rtc = true});
+  Tables found({.cpus = cpus, .cmos_rtc = true, .pci_root = pci_root});
   found.tables["XSDT"] = found.xsdt;
   for (const auto& [name, table] : found.tables) {
     std::ofstream(folder + "/" + name + ".aml", std::ios::binary)

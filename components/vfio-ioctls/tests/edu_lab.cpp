@@ -673,6 +673,28 @@ TEST(GroupAndContainer, HaveAnOrder) {
   EXPECT_EQ(mapping.value().unmap().error(), (Error{"VFIO_IOMMU_UNMAP_DMA", EINVAL, iova.value}));
 }
 
+TEST(GroupAndContainer, AMappingThatWentWithTheLastGroupIsMissed) {
+  auto container = Container::open();
+  auto group = Group::open(edu);
+  ASSERT_TRUE(ok(container));
+  ASSERT_TRUE(ok(group));
+  const Pages memory;
+  std::optional<DmaMapping> mapping;
+  for (int round = 0; round < 2; ++round) {
+    ASSERT_TRUE(ok(group.value().set_container(container.value())));
+    ASSERT_TRUE(ok(container.value().set_iommu(VFIO_TYPE1v2_IOMMU)));
+    if (mapping) break;
+    auto mapped = container.value().map_dma(iova, memory.all(), DmaAccess::read);
+    ASSERT_TRUE(ok(mapped));
+    mapping.emplace(std::move(mapped.value()));
+    ASSERT_TRUE(ok(group.value().unset_container()));
+  }
+  // The kernel has nothing against unmapping nothing.
+  const auto unmapped = mapping->unmap();
+  ASSERT_FALSE(unmapped);
+  EXPECT_EQ(unmapped.error(), (Error{"VFIO_IOMMU_UNMAP_DMA", ENOENT, iova.value}));
+}
+
 TEST(GroupAndContainer, TellOfTheIommu) {
   auto container = Container::open();
   auto group = Group::open(edu);

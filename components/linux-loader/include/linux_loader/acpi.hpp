@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -27,10 +28,18 @@ struct AcpiCpu {
   vmm_base::KvmVcpuId apic_id;
 };
 
+// The root of a PCI bus with configuration mechanism #1, at ports 0xcf8 to 0xcff: bus 0, and no
+// other. It has no interrupt pins, so devices use MSI.
+struct AcpiPciRoot {
+  vmm_base::Gpa memory;       // Where BARs are, or may be put by the guest …
+  std::uint64_t memory_size;  // … in bytes; whole pages, below 4 GiB.
+};
+
 struct AcpiConfig {
   std::span<const AcpiCpu> cpus;  // The boot vCPU first.
   // Whether ports 0x70 and 0x71 are a clock. Linux takes a Xen guest without one for PVH.
   bool cmos_rtc = false;
+  std::optional<AcpiPciRoot> pci_root{};
 };
 
 // What the tables promise, for the VMM to keep. GSIs are the IOAPIC's pins.
@@ -57,8 +66,9 @@ inline constexpr vmm_base::Gpa rsdp_gpa{0xe0000};
 // reboots by a jump to it, in real mode: code there writes reset_value to reset_port.
 inline constexpr vmm_base::Gpa reset_vector_gpa{0xffff0};
 
-// Writes the tables, and the code at reset_vector_gpa. EINVAL: no CPU, or a CPU's id given twice.
-// ENOSPC, operand the size in bytes: too many CPUs, some 8000. Else what the memory says.
+// Writes the tables, and the code at reset_vector_gpa. EINVAL: no CPU, or a CPU's id given twice;
+// or, operand its address, a PCI window that is empty or not below 4 GiB. ENOSPC, operand the size
+// in bytes: too many CPUs, some 8000. Else what the memory says.
 [[nodiscard]] vmm_base::Result<void> write_acpi_tables(GuestMemoryRef memory,
                                                        const AcpiConfig& config);
 
