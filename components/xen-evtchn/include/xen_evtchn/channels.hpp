@@ -278,17 +278,23 @@ class Channels {
     const Channel& bound = saved[port];
     if (bound.kind == Kind::closed) return bound == Channel{};
     if (port == 0 || bound.vcpu.value >= virqs_.size()) return false;
+    Channel only{.kind = bound.kind, .vcpu = bound.vcpu};  // nothing is in a field of another kind
     switch (bound.kind) {
       case Kind::virq:
-        return is_vcpu_virq(bound.virq) || is_domain_virq(bound.virq);
+        only.virq = bound.virq;
+        return bound == only && (is_vcpu_virq(bound.virq) || is_domain_virq(bound.virq));
       case Kind::interdomain: {
         const std::uint32_t remote = bound.remote_port.value;
-        return bound.remote_dom == self_ && remote != port && remote < saved.size() &&
+        only.remote_dom = self_;
+        only.remote_port = bound.remote_port;
+        return bound == only && remote != port && remote < saved.size() &&
                saved[remote].kind == Kind::interdomain && saved[remote].remote_port.value == port;
       }
       case Kind::unbound:
+        only.remote_dom = bound.remote_dom;
+        return bound == only;
       case Kind::ipi:
-        return true;
+        return bound == only;
       case Kind::closed:
         break;
     }
