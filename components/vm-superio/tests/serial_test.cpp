@@ -415,7 +415,14 @@ TEST_F(SerialTest, RefusesStatesThatCannotBe) {
     EXPECT_EQ(serial_.state(), before);
   };
   SerialState state;
+  state.fifos = true;
   state.input_size = 17;
+  expect_refused(state);
+  state = {};
+  state.input_size = 2;  // without FIFOs
+  expect_refused(state);
+  state = {};
+  state.input_refused = true;  // by nothing that is there to be read
   expect_refused(state);
   state = {};
   state.interrupt_enable = 0x10;

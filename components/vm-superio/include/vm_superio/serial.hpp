@@ -93,7 +93,11 @@ class Serial {
 
   // EINVAL, and nothing is changed, for a state that no Serial can be in. Sets the interrupt line.
   [[nodiscard]] vmm_base::Result<void> restore(const SerialState& state) {
-    if (state.input_size > state.input.size() || (state.interrupt_enable & ~ier::all) != 0 ||
+    const std::size_t most = state.fifos ? state.input.size() : 1;
+    // Who was refused is told as soon as all is read: it would never be then.
+    const bool is_forgotten =
+        state.input_refused && state.input_size == 0 && (state.modem_control & mcr::loopback) == 0;
+    if (state.input_size > most || is_forgotten || (state.interrupt_enable & ~ier::all) != 0 ||
         (state.modem_control & ~mcr::all) != 0 || (state.modem_delta & ~msr::delta) != 0) {
       return vmm_base::Error{"restore of a UART", EINVAL, state.input_size};
     }
