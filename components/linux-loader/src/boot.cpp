@@ -80,6 +80,7 @@ bool can_move_in_place(const Elf& elf, std::span<const std::byte> file, Gpa at) 
 LoadResult<void> move_in_place(GuestMemoryRef memory, const Elf& elf, std::span<std::byte> file,
                                Gpa at) {
   for (const Segment& segment : elf.segments) {
+    if (segment.data.empty()) continue;
     std::byte* to = memory.host(segment.address, segment.data.size());
     if (to == nullptr) {
       return LoadError{"guest memory refuses the segment", segment.paddr_offset};
