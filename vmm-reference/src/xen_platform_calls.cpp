@@ -60,6 +60,7 @@ Result<xen_abi::RunstateInfo> XenPlatform::runstate(XenVcpuId id) {
   }));
   return xen_abi::RunstateInfo{
       static_cast<std::int32_t>(data.state),
+      0,
       data.state_entry_time,
       {data.time_running, data.time_runnable, data.time_blocked, data.time_offline}};
 }

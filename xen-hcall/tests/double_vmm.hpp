@@ -53,7 +53,7 @@ struct DoubleVmm {
   std::set<std::uint32_t> pending{};
   std::map<std::uint32_t, std::uint64_t> grant_frames{};
   GrantTableSize grants{1, 4};
-  xen_abi::RunstateInfo runstate_info{2, 100, {1, 2, 3, 94}};
+  xen_abi::RunstateInfo runstate_info{2, 0xbad, 100, {1, 2, 3, 94}};
   std::map<std::uint32_t, VcpuPower> power{{0, VcpuPower::up}};
   std::string typed{};
   std::string shown{};

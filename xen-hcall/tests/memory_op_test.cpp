@@ -103,6 +103,8 @@ TYPED_TEST(Memory, BatchErrorsInXensOrder) {
   EXPECT_EQ(batch({7, space::grant_table, 1, 0, 0, 0, 0}, 2), GuestResult(Errno::ilseq));
   EXPECT_EQ(batch({7, space::grant_table, 1, 0, 0, 0, 0}, 1), GuestResult(Errno::ilseq));
   EXPECT_EQ(batch({7, space::grant_table, 0, 0, 0, 0, 0}), GuestResult::ok());
+  EXPECT_EQ(batch({7, space::grant_table, 4097, 0, 0, 0, 0}), GuestResult(Errno::too_big));
+  EXPECT_EQ(batch({7, space::grant_table, 4097, 0, 0, 0, 0}, 1), GuestResult(Errno::fault));
   EXPECT_EQ(batch({7, space::grant_table, 1, 0, 0, base, base}), GuestResult(Errno::fault));
   EXPECT_EQ(batch({7, space::grant_table, 1, 0, base, 0, base}), GuestResult(Errno::fault));
   this->put(std::uint64_t{0}, base + 0x100);

@@ -106,6 +106,7 @@ TEST_F(Vcpu, RunstateInfoInBothWidths) {
   EXPECT_EQ(call(op::get_runstate_info, 1, unmapped), GuestResult(Errno::fault));
   EXPECT_EQ(call(op::get_runstate_info, 1), GuestResult::ok());
   EXPECT_EQ(get<std::int32_t>(), 2);
+  EXPECT_EQ(get<std::uint32_t>(base + 4), 0u);
   EXPECT_EQ(get<std::uint64_t>(base + 8), 100u);
   EXPECT_EQ(get<std::uint64_t>(base + 40), 94u);
   EXPECT_EQ(call(op::get_runstate_info, 1, base + 0x100, false), GuestResult::ok());

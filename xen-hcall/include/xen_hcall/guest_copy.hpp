@@ -48,6 +48,8 @@ requires std::is_trivially_copyable_v<T> std::optional<T> read_guest(V& vmm,
   return value;
 }
 
+// Padding goes along: of what read_guest() brought, it is the guest's own; anything else must have
+// none, or the guest sees what the host's stack had there.
 template <class T, GuestWriter V>
 requires std::is_trivially_copyable_v<T>
 bool write_guest(V& vmm, vmm_base::XenVcpuId vcpu, std::uint64_t gva, const T& value) {

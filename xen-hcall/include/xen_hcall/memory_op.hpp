@@ -127,6 +127,7 @@ class MemoryOp {
     if (argument->space == xen_abi::mapspace::dev_mmio) return {xen_abi::Errno::acces};
     if (argument->size < start) return {xen_abi::Errno::ilseq};
     if (argument->size == start && start != 0) return {xen_abi::Errno::ilseq};
+    if (argument->size - start > max_pages) return {xen_abi::Errno::too_big};
     xen_abi::Answer answer = ok();
     for (std::uint64_t at = start; at < argument->size; ++at) {
       const auto idx = read_guest<Word>(vmm_, caller.vcpu, argument->idxs + at * sizeof(Word));

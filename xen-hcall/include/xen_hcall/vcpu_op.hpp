@@ -248,7 +248,8 @@ class VcpuOp {
   xen_abi::Answer get_runstate_info(const Call& call) {
     const auto read = vmm_.runstate(call.target);
     if (!read) return {xen_abi::Errno::inval, read.error()};
-    const xen_abi::RunstateInfo& info = read.value();
+    xen_abi::RunstateInfo info = read.value();
+    info.pad0 = 0;
     if (call.long_mode) return put(call, info);
     const auto& time = info.time;
     return put(call, xen_abi::RunstateInfo32{

@@ -64,6 +64,7 @@ inline constexpr std::uint64_t no_phys_area = ~std::uint64_t{0};  // Takes the a
 // How long a vCPU has been in each state; 48 bytes, 44 for 32 bits.
 struct RunstateInfo {
   std::int32_t state;              // running 0, runnable 1, blocked 2, offline 3
+  std::uint32_t pad0;              // Written to the guest, too: 0.
   std::uint64_t state_entry_time;  // Guest system time, ns.
   std::uint64_t time[4];           // ns in each state.
 };
