@@ -151,6 +151,10 @@ class Sequence {
       return;
     }
     MUST(answer.handled <= 1);
+    if (call.cpl > 3) MUST(returned == -EINVAL && answer.handled == 0);
+    if (call.cpl != 0 && answer.handled == 1 && vcpu < vcpus_) {
+      MUST(static_cast<std::int64_t>(answer.rax) == -EPERM);
+    }
     if (answer.handled == 0) {
       MUST(answer.rax == 0);
     } else {
