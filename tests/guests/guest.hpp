@@ -15,6 +15,8 @@ namespace guest {
 
 constexpr unsigned max_vcpus = 8;
 
+inline std::uint64_t address(const volatile void* p) { return reinterpret_cast<std::uintptr_t>(p); }
+
 inline void out8(std::uint16_t port, std::uint8_t value) {
   asm volatile("outb %0, %1" ::"a"(value), "Nd"(port) : "memory");
 }

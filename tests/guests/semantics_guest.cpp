@@ -5,6 +5,7 @@
 // left, and what the words mean.
 #include <limits>
 
+#include "guest_pages.hpp"
 #include "timer_script.hpp"
 #include "xen_abi/hvm.hpp"
 #include "xen_abi/memory.hpp"
@@ -12,10 +13,13 @@
 namespace {
 
 using guest::address;
+using guest::beyond_ram;
 using guest::Caller;
 using guest::Case;
 using guest::ms;
+using guest::not_mapped;
 using guest::Script;
+using guest::window;
 using guest::xen_ids;
 namespace hypercall = xen_abi::hypercall;
 namespace vcpuop = xen_abi::vcpuop;
@@ -30,36 +34,6 @@ constexpr std::int64_t far_ahead = std::int64_t{1} << 50;  // where set_timer_op
 constexpr std::int64_t last = std::numeric_limits<std::int64_t>::max();
 constexpr std::uint64_t garbage = 0xdeadbeef00000000;
 constexpr std::uint32_t nobody = 1000;  // no vCPU's id
-
-// Three virtual pages: the first two lie on pages that aren't neighbours, the third on none.
-constexpr std::uint64_t window = 0x40000000;
-constexpr std::uint64_t not_mapped = window + 2 * 4096;
-constexpr std::uint64_t beyond_ram = 0x10000000;
-alignas(4096) std::uint64_t window_table[512];
-alignas(4096) std::uint8_t window_pages[3][4096];
-
-// Changes the VMM's page tables, which map everything to itself: the window, and RAM open to
-// ring 3.
-void set_up_memory() {
-  constexpr std::uint64_t present_writable = 3;
-  constexpr std::uint64_t user = 4;
-  const auto table = [](std::uint64_t entry) {
-    return reinterpret_cast<std::uint64_t*>(entry & 0x000ffffffffff000);
-  };
-  std::uint64_t cr3 = 0;
-  asm volatile("mov %%cr3, %0" : "=r"(cr3));
-  std::uint64_t* pml4 = table(cr3);
-  std::uint64_t* gigabytes = table(pml4[0]);
-  pml4[0] |= user;
-  gigabytes[0] |= user;
-  for (unsigned i = 0; i < 32; ++i) table(gigabytes[0])[i] |= user;
-  window_table[0] = address(window_pages[0]) | present_writable;
-  window_table[1] = address(window_pages[2]) | present_writable;
-  table(gigabytes[window >> 30])[0] = address(window_table) | present_writable;
-}
-void reload_page_tables() {
-  asm volatile("mov %%cr3, %%rax; mov %%rax, %%cr3" ::: "rax", "memory");
-}
 
 // Halves, for an argument that isn't aligned.
 void write_timeout(std::uint64_t at, std::int64_t timeout) {
@@ -555,11 +529,11 @@ void set_up_domain(std::uint32_t xen) {
   guest::set_gate(upcall_vector, guest::interrupt_entry);
   guest::set_gate(wake_vector, guest::interrupt_entry);
   guest::set_gate(0xff, guest::spurious_entry);
-  set_up_memory();
+  guest::set_up_memory();
 }
 
 void set_up_vcpu(unsigned index) {
-  reload_page_tables();
+  guest::reload_page_tables();
   guest::segments[index].load();
   guest::load_idt();
   guest::enable_apic();

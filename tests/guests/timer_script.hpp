@@ -27,7 +27,6 @@ inline vmm_reference::TextReport reports[max_vcpus];
 inline std::uint32_t xen_ids[max_vcpus];
 
 inline SharedInfo& shared_info() { return *reinterpret_cast<SharedInfo*>(shared_info_page); }
-inline std::uint64_t address(const volatile void* p) { return reinterpret_cast<std::uintptr_t>(p); }
 
 // Where vCPUs wait for each other.
 class Meeting {

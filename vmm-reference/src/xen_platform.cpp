@@ -134,7 +134,8 @@ Result<void> XenPlatform::move_vcpu_info(XenVcpuId id, Gpa gpa) {
       return vmm_base::Error{"vcpu_info", EFAULT, gpa.value};
     }
     const VcpuInfo* old = state.info;
-    if (old != nullptr && old != info) std::memcpy(info, old, sizeof(*info));
+    // The guest may have placed it across the old one.
+    if (old != nullptr) std::memmove(info, old, sizeof(*info));
     // What was raised in the old one, or not at all yet, is looked for in the new.
     info->pending_sel = ~std::uint64_t{0};
     info->upcall_pending = 1;
