@@ -69,6 +69,7 @@ struct Domain {
 std::uint64_t address(FuzzedDataProvider& input) {
   const auto choice = input.ConsumeIntegral<std::uint8_t>();
   if (choice >= 0xf0) return input.ConsumeIntegral<std::uint64_t>();
+  if ((choice & 0x30) == 0x20) return GuestPages::endless + (choice & 0xf) * 8;
   const std::uint64_t page = GuestPages::addresses[choice & 3];
   if ((choice & 0x30) == 0x30)
     return page + GuestPages::page - input.ConsumeIntegral<std::uint8_t>() % 65;

@@ -39,12 +39,15 @@ using xen_abi::EventPort;
 inline constexpr std::uint32_t vcpu_count = 3;
 
 // Four pages of guest virtual memory: two that are neighbours, the last below 4 GiB, and the very
-// last. Nothing is mapped behind any of them but the first, nor at 0.
+// last. Nothing is mapped behind any of them but the first, nor at 0. And a MiB that is the first
+// page over and over, for arrays without an end.
 class GuestPages {
  public:
   static constexpr std::size_t page = vmm_base::page_size;
   static constexpr std::array<std::uint64_t, 4> addresses{0x10000, 0x11000, 0xffff'f000,
                                                           0xffff'ffff'ffff'f000};
+
+  static constexpr std::uint64_t endless = 0x4000'0000;
 
   [[nodiscard]] bool contains(std::uint64_t gva, std::size_t size) const {
     for (std::size_t at = 0; at < size;) {
@@ -70,6 +73,7 @@ class GuestPages {
 
  private:
   [[nodiscard]] static std::size_t find(std::uint64_t gva) {
+    if (gva - endless < 1 << 20) return 0;
     const auto found = std::find(addresses.begin(), addresses.end(), gva / page * page);
     return static_cast<std::size_t>(found - addresses.begin());
   }
