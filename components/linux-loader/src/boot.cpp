@@ -164,6 +164,9 @@ LoadResult<Kernel> load_packed(GuestMemoryRef memory, const BzImage& image,
         }
         return placed(elf.value());
       }
+      if (!memory.fill_zero(at, size)) {
+        return named(LoadError{"guest memory refuses the segment", 0});
+      }
     }
   }
 

@@ -240,6 +240,20 @@ void expect_zero(const Ram& ram, std::uint64_t from, std::uint64_t until) {
   }
 }
 
+// A segment that would have to move up goes through a copy, and no other part of the file stays.
+TEST(LoadLinux, LeavesNothingOfAFileThatCantBeMovedInPlace) {
+  Vmlinux kernel;
+  kernel.loads = {{0x1000, 0x140000, 0x1000, 0x1000}};
+  kernel.entry = 0x140000;
+  const Bytes file = kernel.with_pvh(0x140000).bytes();
+  MappedRam ram;
+  ASSERT_TRUE(load_linux(ram, config(bzimage(pack(Codec::lz4, file)))));
+  expect_zero(ram, 0x100000, 0x100000 + file.size());
+  for (std::uint64_t i = 0; i < 0x1000; ++i) {
+    ASSERT_EQ(ram.get<std::byte>(0x140000 + i), Vmlinux::content(0x1000 + i));
+  }
+}
+
 // As it may be: nobody asks for nothing.
 struct ParticularRam : MappedRam {
   std::byte* host(Gpa to, std::uint64_t size) {
