@@ -69,7 +69,7 @@ struct Domain {
 std::uint64_t address(FuzzedDataProvider& input) {
   const auto choice = input.ConsumeIntegral<std::uint8_t>();
   if (choice >= 0xf0) return input.ConsumeIntegral<std::uint64_t>();
-  if ((choice & 0x30) == 0x20) return GuestPages::endless + (choice & 0xf) * 8;
+  if ((choice & 0x30) == 0x20) return GuestPages::endless + (choice & 0xfu) * 8;
   const std::uint64_t page = GuestPages::addresses[choice & 3];
   if ((choice & 0x30) == 0x30)
     return page + GuestPages::page - input.ConsumeIntegral<std::uint8_t>() % 65;
@@ -118,7 +118,7 @@ xen_abi::Hypercall any_call(FuzzedDataProvider& input, HostileVmm& vmm) {
   if ((what & 0xe0) == 0xe0) call.cpl = input.ConsumeIntegral<std::uint8_t>() & 3;
   for (std::size_t at = 0; at < 3; ++at) {
     const auto how = input.ConsumeIntegral<std::uint8_t>();
-    call.params[at] = how < 0x80   ? how & 0x1f
+    call.params[at] = how < 0x80   ? how & 0x1fu
                       : how < 0xf0 ? address(input)
                                    : input.ConsumeIntegral<std::uint64_t>();
     if (how >= 0x40 && how < 0xf0) put_argument(input, vmm, call.params[at]);
