@@ -88,7 +88,7 @@ void put_argument(FuzzedDataProvider& input, HostileVmm& vmm, std::uint64_t at) 
       value = input.ConsumeIntegral<std::uint8_t>() |
               std::uint64_t{input.ConsumeIntegral<std::uint8_t>()} << 32;
     } else if (choice < 0xa0) {  // DOMID_SELF in front
-      value = 0x7ff0 | std::uint64_t{input.ConsumeIntegral<std::uint8_t>()} << 32 |
+      value = 0x7ff0 | std::uint64_t{input.ConsumeIntegral<std::uint16_t>()} << 32 |
               std::uint64_t{choice & 7u} << 16;
     } else if (choice < 0xd0) {
       value = address(input);
@@ -125,7 +125,8 @@ xen_abi::Hypercall any_call(FuzzedDataProvider& input, HostileVmm& vmm) {
   }
   // Extents that are done, in the upper bits of memory_op's sub-op; a batch is the largest of them.
   if (call.number == number::memory_op && (call.params[0] & 0x10) != 0) {
-    call.params[0] = (call.params[0] & 0xf) | input.ConsumeIntegral<std::uint8_t>() << 6;
+    call.params[0] = (call.params[0] & 0xf) | std::uint64_t{input.ConsumeIntegral<std::uint8_t>()}
+                                                  << 6;
   }
   if (call.number == number::memory_op && call.params[0] == 0xd) {
     call.params[0] = xen_abi::memory_op::add_to_physmap_batch;
