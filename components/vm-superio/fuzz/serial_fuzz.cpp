@@ -127,6 +127,16 @@ class Sequence {
     check();
   }
 
+  // By the data sheet's table of priorities.
+  static std::uint8_t expected_interrupt(const SerialState& state) {
+    const auto enabled = [&](std::uint8_t bit) { return (state.interrupt_enable & bit) != 0; };
+    if (enabled(4) && state.overrun) return 6;
+    if (enabled(1) && state.input_size != 0) return 4;
+    if (enabled(2) && state.transmitter_empty_pending) return 2;
+    if (enabled(8) && state.modem_delta != 0) return 0;
+    return 1;
+  }
+
   void check() {
     const SerialState& state = serial_.state();
     MUST(state.input_size == expected_.size() && state.input_size <= state.input.size());
@@ -140,6 +150,7 @@ class Sequence {
     const bool connected = (copy.read(mcr) & 0x18) == 0x08;
     const std::uint8_t id = copy.read(iir);
     MUST(line_.interrupt == (connected && (id & 1) == 0));
+    MUST((id & 0xf) == expected_interrupt(state));
     MUST((id & 0xc0) == (state.fifos ? 0xc0 : 0));
     MUST(((copy.read(lsr) & 1) != 0) == !expected_.empty());
   }
