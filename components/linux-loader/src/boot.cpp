@@ -150,6 +150,8 @@ LoadResult<Kernel> load_packed(GuestMemoryRef memory, const BzImage& image,
   // it lies where it belongs at once.
   constexpr std::uint64_t first_segment = 2 << 20;
   const std::uint64_t size = image.unpacked_size;
+  const std::uint64_t size_offset = image.payload_offset + image.payload.size() - 4;
+  if (size == 0) return LoadError{"a packed kernel of no size", size_offset};
   if (image.pref_address.value >= high_memory.value + first_segment) {
     const Gpa at{image.pref_address.value - first_segment};
     std::byte* host = is_ram(config.memory_map, at, size) ? memory.host(at, size) : nullptr;
@@ -175,7 +177,6 @@ LoadResult<Kernel> load_packed(GuestMemoryRef memory, const BzImage& image,
   for (const MemoryRange& range : config.memory_map) {
     if (range.type == MemoryType::ram) ram += range.size;
   }
-  const std::uint64_t size_offset = image.payload_offset + image.payload.size() - 4;
   if (size > ram) return LoadError{"the unpacked kernel is larger than RAM", size_offset};
   const Scratch scratch(size);
   if (scratch.bytes().empty()) {

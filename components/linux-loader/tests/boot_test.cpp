@@ -254,6 +254,14 @@ TEST(LoadLinux, LeavesNothingOfAFileThatCantBeMovedInPlace) {
   }
 }
 
+TEST(LoadLinuxRefuses, APackedKernelOfNoSize) {
+  Bytes payload = pack(Codec::zstd, vmlinux);
+  poke(payload, payload.size() - 4, std::uint32_t{0});
+  const Bytes file = bzimage(payload);
+  const auto at = std::to_string(1024 + 0x300 + payload.size() - 4);
+  expect_refused(config(file), ("kernel, byte " + at + ": a packed kernel of no size").c_str());
+}
+
 // As it may be: nobody asks for nothing.
 struct ParticularRam : MappedRam {
   std::byte* host(Gpa to, std::uint64_t size) {
