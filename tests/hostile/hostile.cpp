@@ -12,9 +12,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <charconv>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -113,6 +115,16 @@ class Silence {
   int stderr_;
 };
 
+// One that can't be stopped: which it was, and the end.
+volatile std::uint32_t running_seed = 0;
+void cant_be_stopped(int) {
+  std::array<char, 64> text{};
+  const int length = std::snprintf(text.data(), text.size(),
+                                   "FAILED: hostile guest %u can't be stopped\n", running_seed);
+  [[maybe_unused]] const auto n = ::write(1, text.data(), static_cast<std::size_t>(length));
+  ::_exit(1);
+}
+
 class Test {
  public:
   Test(const Host& host, std::uint32_t vcpus) : host_(host), modes_(host.modes()), vcpus_(vcpus) {}
@@ -136,7 +148,10 @@ class Test {
   bool attack(const std::vector<char>& guest, std::chrono::seconds duration) {
     const Silence silence;
     for (const auto end = Clock::now() + duration; Clock::now() < end; ++seed_) {
+      running_seed = seed_;
+      ::alarm(60);
       const auto report = run(guest, modes_[seed_ % modes_.size()], seed_, one_run);
+      ::alarm(0);
       if (!report) return false;
       ++runs_;
       survived_ += report->timed_out;
@@ -235,6 +250,8 @@ int main(int argc, char** argv) {
   ::uname(&kernel);
   std::printf("Linux %s: %s\n", kernel.release, host.description().c_str());
 
+  std::fflush(stdout);
+  ::signal(SIGALRM, cant_be_stopped);
   Test test(host, vcpus);
   // What is allocated once, is by now: threads' heaps, above all.
   if (!test.attack(hostile_guest, one_run * 4)) return 1;
