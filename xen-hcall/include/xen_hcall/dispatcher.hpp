@@ -101,10 +101,10 @@ class Dispatcher {
   [[nodiscard, gnu::always_inline]] Out route(XenVcpuId vcpu,
                                               const xen_abi::Hypercall& call) const {
     // clang-format off
-#define XEN_HCALL_ASK(n) case n: return ask<Out, n>(vcpu, call);
+#define XEN_HCALL_ASK(n) case (n): return ask<Out, (n)>(vcpu, call);
 #define XEN_HCALL_ASK_8(n) \
-  XEN_HCALL_ASK(n) XEN_HCALL_ASK(n + 1) XEN_HCALL_ASK(n + 2) XEN_HCALL_ASK(n + 3) \
-  XEN_HCALL_ASK(n + 4) XEN_HCALL_ASK(n + 5) XEN_HCALL_ASK(n + 6) XEN_HCALL_ASK(n + 7)
+  XEN_HCALL_ASK(n) XEN_HCALL_ASK((n) + 1) XEN_HCALL_ASK((n) + 2) XEN_HCALL_ASK((n) + 3) \
+  XEN_HCALL_ASK((n) + 4) XEN_HCALL_ASK((n) + 5) XEN_HCALL_ASK((n) + 6) XEN_HCALL_ASK((n) + 7)
     switch (call.number) {
       XEN_HCALL_ASK_8(0) XEN_HCALL_ASK_8(8) XEN_HCALL_ASK_8(16) XEN_HCALL_ASK_8(24)
       XEN_HCALL_ASK_8(32) XEN_HCALL_ASK_8(40) XEN_HCALL_ASK_8(48)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // xen_timer_create() with the first allocation failing, the second …, until there are no more: each
-// time ENOMEM, and nothing is left behind. malloc() stands in for glibc's, and counts.
+// time ENOMEM, and nothing is left behind. malloc() and its kin stand in for glibc's, and count.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,15 +10,19 @@
 #include "xen_timer.h"
 
 void* __libc_malloc(size_t size);
+void* __libc_memalign(size_t alignment, size_t size);
 void __libc_free(void* block);
 
 static int counting, left, in_use;
 
-void* malloc(size_t size) {
-  if (counting && left-- <= 0) return NULL;
-  void* block = __libc_malloc(size);
+static int refused(void) { return counting && left-- <= 0; }
+static void* counted(void* block) {
   if (counting && block != NULL) ++in_use;
   return block;
+}
+void* malloc(size_t size) { return refused() ? NULL : counted(__libc_malloc(size)); }
+void* aligned_alloc(size_t alignment, size_t size) {
+  return refused() ? NULL : counted(__libc_memalign(alignment, size));
 }
 void free(void* block) {
   if (counting && block != NULL) --in_use;
