@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: BSD-3-Clause
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #
 # Where the components stand in this tree. Declared so that find_package(xen_abi 0.1) is answered
 # from the tree, and only by what is asked for; with VMM_TREE=OFF, or where a sibling's folder is

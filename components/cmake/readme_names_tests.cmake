@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: BSD-3-Clause
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #
 # Fails if README names a test that isn't: `Suite.Name`, or `Name` of suite EitherWidth in a table of
 # tests, in TESTS; `timer_state_lab: Name` and `differential: case` in the folder WHOLE_TREE, where

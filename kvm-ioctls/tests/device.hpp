@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What the tests against a real /dev/kvm share: a VM with a page of real-mode code at 0x1000 and
 // RAM around it.

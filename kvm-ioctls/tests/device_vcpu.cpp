@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A vCPU's state on a real kernel: what is set is what is read, and what the guest sees.
 #include "device.hpp"

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The README's unit test of a VMM, and a VMM for it.
 #include <gtest/gtest.h>

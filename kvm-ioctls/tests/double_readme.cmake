@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: BSD-3-Clause
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #
 # README shows the tests of double_example_test.cpp as they are.
 file(READ ${CMAKE_CURRENT_LIST_DIR}/double_example_test.cpp code)

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Structures of variable length, and a kernel that says what isn't so of theirs.
 #include "kvm_ioctls/fam.hpp"

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Each wrapped ioctl without a kernel: what it asks for, and what its failure says, on handles that
 // are open, closed, and moved from. The README's table is held against the calls here.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Stands in for libc's ioctl() in the tests against a real /dev/kvm, and holds what the kernel did
 // against the README's table, where all tests ran: by uname's series where LAB is set, else as the

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Exits decoded from a kvm_run page made up here; no /dev/kvm.
 #include "kvm_ioctls/exit.hpp"

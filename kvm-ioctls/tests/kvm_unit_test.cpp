@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Stands in for libc's ioctl() in the tests without a /dev/kvm.
 #include <sys/syscall.h>

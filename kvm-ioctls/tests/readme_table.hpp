@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The README's table of ioctls. The README is compiled in, as it isn't where the lab runs a test.
 #pragma once

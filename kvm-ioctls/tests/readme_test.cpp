@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The README's table of ioctls, held against the headers: a row for each ioctl of each handle, with
 // the methods that call it, and the capability and the kernel that their comment names. That a test

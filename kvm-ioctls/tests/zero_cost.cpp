@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Pairs of functions that do the same: one with a wrapper, one with ioctl(2) as C would have it,
 // the error handled alike. zero_cost.sh counts their instructions with callgrind.

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#
 # zero_cost.sh PROGRAM: instructions in user space of one call, by the wrapper and by ioctl(2), for
 # each pair of zero_cost.cpp. Fails where the wrapper's are more than 1.02 of the other's. KVM_RUN with
 # what came of it may have one more, as 1.02 is less than a jump there; and what goes through the

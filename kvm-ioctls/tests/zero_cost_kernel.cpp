@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A kernel for zero_cost that does what it is asked at once: ioctl() without a /dev/kvm.
 #include <linux/kvm.h>

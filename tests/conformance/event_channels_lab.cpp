@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Our event channels on a real kernel: what it has been told to send, it sends without asking us,
 // to the vCPU that the port is bound to now.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A VM whose vCPUs make one hypercall each time they are asked to, in 64-bit mode or in real mode
 // (a 32-bit caller to Xen), and nothing else.

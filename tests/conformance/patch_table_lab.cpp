@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Who answers a timer hypercall: each cell of {Xen vCPU id never set, set right, set to another} x
 // {timer port set, 0} x {set_singleshot, stop_singleshot, set_timer_op}, for two vCPUs and both

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A vCPU's timers on their way: from the kernel's timer to userspace and back, through a pause, and
 // into another VM.

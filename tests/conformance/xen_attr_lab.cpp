@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // All six KVM_XEN ioctls and every typed attribute, on a real kernel: what is set is what is read.
 #include <sys/eventfd.h>

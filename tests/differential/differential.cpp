@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Runs the semantics guest with its timers served in every way that works here, and compares what
 // it left with what Xen would have made of it, and so every way with every other.

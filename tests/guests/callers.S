@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: BSD-3-Clause */
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* Hypercalls from where a kernel doesn't make them: from ring 3, and from 32-bit code. Interrupts are
    off; the caller's segments are those of callers.hpp. */
         .text

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What a freestanding guest has instead of a library: ports, MSRs, CPUID, Xen hypercalls, its own
 // pvclock, interrupts.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Fires hypercalls, random and nearly right ones, from every vCPU and from every mode, for as long
 // as it lives. Each run is another, by the number in RDX. What is asked of the VMM is only that it,

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: BSD-3-Clause */
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* Random hypercalls from modes in which no kernel makes them: 32-bit without paging, and then VM86
    (CPL 3, a segment base of its own). It never comes back. */
 

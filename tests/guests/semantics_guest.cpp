@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Walks through Xen's timer hypercalls, case by case, and leaves a line of each: what the calls
 // were answered, and which events came. tests/differential/expected.txt says what it should have

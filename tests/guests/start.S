@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: BSD-3-Clause */
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* Entry of every vCPU: its own stack, our segments, then guest_main(index, count, timers). */
         .globl start
         .text

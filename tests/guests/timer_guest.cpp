@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Arms single-shot timers on each vCPU, sleeps in HLT until the upcall, and notes by its own clock
 // how late it came.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What a case of the semantics guest is written in: hypercalls, the wait for events, and words for
 // both, which make the case's line. Of time it says only what must be so whoever serves the timers:

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Runs one hostile guest after the other, each for two seconds, whatever becomes of it; then a
 // well-behaved one, in the same process, for each way of serving timers. Good if this process is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 # Opens /dev/kvm, makes a VM, prints a newline and sleeps for ever: what no shell
 # can do. init carries it as base64 text, so that the lab needs no compiler;
 # selftest checks that the two agree. Made by:

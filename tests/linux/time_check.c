@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Runs inside a Linux guest: measures its sleeps by its own clock and by the clock outside, which
 // is the seconds register of the VMM's CMOS clock, read at the moment it changes.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Runs inside a Linux guest that was given QEMU's edu device (its docs/specs/edu has the
 // registers), and drives it. Debian's kernels have no driver for it, nor VFIO without an IOMMU. So

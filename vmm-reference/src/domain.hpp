@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // One Xen guest: its VM, memory, vCPUs and threads, from the first instruction to the report.
 #pragma once

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // One run of a guest's vCPUs, each on its thread, while the caller's thread waits for everything
 // else: the user, watchdogs, the time being out.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Keys that are the VMM's, among those that the user types for the guest: Ctrl-A x leaves,
 // Ctrl-A Ctrl-A is one Ctrl-A. As with QEMU.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Where the frames of a guest's grant table lie. Nobody here maps what the guest grants, so a frame
 // is just a page of its: its own RAM, or, at an address without RAM, one of ours.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Hypercalls on a KVM without KVM_XEN: we fill the guest's hypercall page ourselves, with slots
 // that write to a port, and read the arguments out of the registers at the port exit.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The VM's table of what each GSI does. KVM takes it only as a whole, so it has one owner.
 //

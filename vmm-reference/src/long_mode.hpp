@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The state in which a vCPU enters a test guest: 64-bit mode, ring 0, the first 4 GiB mapped to
 // themselves.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // vmm-reference: runs a test guest as a Xen guest on KVM, and prints how its timers fared.
 #include <sys/utsname.h>

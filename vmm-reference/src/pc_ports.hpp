@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The ports of a small PC: a serial console, a clock, and the ways to power off and to reset.
 #pragma once

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Registers as in the PCI Local Bus Specification 3.0, chapter 6.
 #include "pci_config.hpp"

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What a guest sees of a device's configuration space, and what it makes of it: the BARs and MSI
 // are ours to keep, as the device's own speak of the host. Pure: knows neither VFIO nor KVM.

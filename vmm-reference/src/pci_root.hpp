@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The root of a PCI bus: configuration mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3.2),
 // a host bridge as device 0, by which Linux knows that there is a bus, and functions behind it.

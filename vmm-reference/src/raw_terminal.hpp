@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A terminal whose every key goes to the guest at once. It is given back as it was by the
 // destructor, and by a signal that ends the process, but SIGKILL.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The ports by which a test guest tells us things (vmm_reference/guest_protocol.hpp).
 #pragma once

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A thread for each vCPU, and work on it. KVM's ioctls of a vCPU wait while that vCPU runs, so what
 // one vCPU's hypercall does to another is done by the other's thread.

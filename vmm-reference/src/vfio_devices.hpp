@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The host's devices that a guest is given: they reach its RAM, at its own addresses, and it finds
 // them on a PCI bus.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A host's PCI device as a function of the guest's bus: its memory BARs are KVM's memslots, so that
 // the guest reaches its registers without an exit, and its MSIs are KVM's irqfds.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The VMM's heart: the hypercall handlers put together round one timer back end, and the vCPUs run
 // with them until the guest is done.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The answers to what the components ask of their VMM: the guest's memory, its time, its events.
 // One object a domain; vCPU threads and the timer thread call it at once.

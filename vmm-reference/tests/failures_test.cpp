@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Whole guests over a KvmDouble: each of the ioctls that they take fails in turn, which has to be
 // said by its name and to leave nothing open.

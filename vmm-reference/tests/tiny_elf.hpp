@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // An ELF file that a test guest, and a Linux kernel entered at its PVH note, look like. Nobody ever
 // runs it.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A hypercall from its decoded form to the answer through a Dispatcher of 40 handlers, beside one
 // switch over the same.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // All handlers behind a dispatcher, and any sequence of hypercalls of several vCPUs, 64- and
 // 32-bit, on guest memory of which every byte is the fuzzer's, also between two reads. Answers are

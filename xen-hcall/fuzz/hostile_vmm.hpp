@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A VMM that believes no handler: it checks whatever it is asked for, and may fail at any of it.
 // And the guest's memory, which changes while it is being read.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A VMM that does nothing but note what it is asked, and a guest with two pages of memory.
 #pragma once

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // grant_table_op, console_io, physdev_op, vm_assist.
 #include "double_vmm.hpp"

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Several vCPUs call at once, about each other. What matters is also what ThreadSanitizer says.
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What a fuzz target says of what must hold. It ends the program, which libFuzzer and ctest both
 // take for a failure; NDEBUG makes no difference.

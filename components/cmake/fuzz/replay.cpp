@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // main() of a fuzz target where libFuzzer isn't: replay FILE... runs each input once. A FILE named
 // *.inputs holds one a line, in hex, and lines that start with # as remarks; any other is an input

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // load_linux() on any bytes, and on kernels of the real shape of which any field is another, also
 // inside the packed one; with any initramfs, command line and memory map. Nothing is written but

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Any bytes as an ELF file. What is taken has its segments within the file, none that wraps or
 // overlaps another, and its entry in one; loaded, memory holds them and nothing else, and it was

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Chapters and tables are those of the ACPI specification, version 6.4.
 #include "linux_loader/acpi.hpp"

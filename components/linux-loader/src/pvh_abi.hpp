@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What a PVH guest is told at boot: xen/arch-x86/hvm/start_info.h, version 1.
 #pragma once

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // How Linux packs vmlinux into a bzImage: scripts/Makefile.lib, arch/x86/boot/compressed/Makefile.
 #define ZLIB_CONST  // its input is const

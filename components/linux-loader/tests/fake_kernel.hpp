@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Small kernels of the real shape for the tests, and guest memory that watches what is done to it.
 #pragma once

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Loads Debian's own kernels: each bzImage that is named, in each way. A kernel that isn't there is
 // a failure; tests/lab/fetch gets them.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What sysfs and the files of /dev/vfio tell of a device before it can be opened.
 #pragma once

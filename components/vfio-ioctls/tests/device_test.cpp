@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What of a device can be had of any file: reads, writes and mappings within their bounds, and the
 // errors of files that are no device.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Drives real devices by a real kernel's VFIO, each test by group and container, and by iommufd
 // where the kernel has it. In the lab, with --edu: QEMU's edu devices (its docs/specs/edu has the

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What is said when a device can't be had, on trees of files that look like /sys and /dev.
 #include <fcntl.h>

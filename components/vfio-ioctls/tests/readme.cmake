@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: BSD-3-Clause
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #
 # Holds README.md against the code of COMPONENT: its table has each ioctl that is called, and no
 # other; its methods and tests are; and it shows the example as it is.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Any reads, writes, fills and pointers, at any address and of any size, on regions that adjoin
 // each other or don't: as a model says that has a byte a guest address.

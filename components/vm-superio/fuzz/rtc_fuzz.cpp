@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Any sequence of port accesses and restored states, at any time: 114 bytes are RAM, the clock
 // can't be set and tells the time in both forms, and what is saved goes on as it was.

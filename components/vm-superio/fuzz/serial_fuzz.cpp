@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Any sequence of port accesses, input, saves and restores of any state. What the guest has been
 // sent it reads, in order, but for what it clears; the line is high exactly while an interrupt is

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Compiled for i386, and never run: xen_layouts_32.inc as Xen's own headers have it.
 #define __XEN_INTERFACE_VERSION__ 0x00040e00

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Holds our layouts and numbers against Xen's own public headers (libxen-dev).
 #include <gtest/gtest.h>

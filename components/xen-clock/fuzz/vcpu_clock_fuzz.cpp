@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A pvclock page of any bytes that changes at any moment, on a host whose clocks do anything, and
 // any TSC that KVM may tell of: a reading by the page is what a guest reads off it, and it is the

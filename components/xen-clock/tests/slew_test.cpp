@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A timer that does what check_due() is for, on two simulated clocks: the guest's, which is the
 // truth, and the host's, which NTP slews against it at a rate that changes with every wait.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Any sequence of EVTCHNOPs, from a fresh domain or from a saved state of any bytes, some of them
 // made by another vCPU while the VMM is being told of one before: every answer and every port is as

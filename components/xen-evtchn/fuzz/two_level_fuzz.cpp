@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // raise() and unmask() on any contents of shared_info and vcpu_info: which bits change, and what is
 // answered, is as a model over plain arrays of bits says; no other byte is touched.

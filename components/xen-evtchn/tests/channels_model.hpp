@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Event channels said once more: a map of what is open, and Xen's rules. And the real ones, with a
 // VMM that knows what it has been told. For the property test and the fuzz target.

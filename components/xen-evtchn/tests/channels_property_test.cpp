@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Channels against a model: a map of what is open, and Xen's rules said once more.
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // VCPUOP_set_singleshot_timer from the decoded call to the answer, on a clock that is a number,
 // beside the least that any handler of it does: copy the argument in, read the clock, keep the

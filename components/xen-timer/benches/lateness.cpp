@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // How late an event is raised, by a TimerfdBackend in an epoll loop, beside an epoll loop that
 // waits for a timerfd and does nothing else: by turns, one deadline each.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The queue of deadlines, beside other structures and what a user would take instead, by how many
 // timers are pending. rearm: moves one to another deadline. cancel: takes one out and puts it in

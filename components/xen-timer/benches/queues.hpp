@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What queue_bench measures: our queue, those that lost against it, and what a user would take
 // instead. Each has n timers, all pending from the start, and

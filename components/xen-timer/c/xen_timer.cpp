@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // xen_timer.h over xen_timer/*.hpp. Handler is two references, so one is made for each call.
 #include "xen_timer.h"

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // c_vmm GUEST [timerfd|irqfd|delegated]: a VMM in C on nothing but KVM's ioctls and libxen_timer.
 // Runs tests/guests/timer_guest.cpp as a Xen guest with one vCPU, on Linux 5.19 or later with

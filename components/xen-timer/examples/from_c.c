@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The same in C: three callbacks, and a VMM has Xen's timers.
 #include <errno.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A VMM with a run loop of its own answers three questions, and has Xen's timers.
 #include <poll.h>

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: BSD-3-Clause
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #
 # Fails unless README contains the text of CODE, from below its licence line on.
 file(READ ${README} readme)

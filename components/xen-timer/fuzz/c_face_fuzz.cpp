@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Any sequence of calls of xen_timer.h with any arguments, NULL among them, over each back end but
 // IRQFD, by

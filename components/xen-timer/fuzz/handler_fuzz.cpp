@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Any sequence of timer calls of several vCPUs, with all that the VMM and time do meanwhile, for
 // each way of keeping single shots: as the model of Xen says, at every step.

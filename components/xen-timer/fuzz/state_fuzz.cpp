@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Any bytes as a saved state. What is taken is written back byte for byte, and goes into a handler
 // and out again; its events come on its own port, and none that isn't armed. What is refused

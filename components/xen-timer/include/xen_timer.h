@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Xen's timer hypercalls for a VMM in C, or in any language that calls C: the handler of
 // xen_timer/handler.hpp and its back ends, as functions of libxen_timer.so. C99 is enough.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A VMM whose guest clocks, memory and failures a test sets, a kernel that keeps timers for it, and
 // a handler over both.

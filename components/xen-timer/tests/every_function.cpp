@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Every function of every public header, compiled. What only some test needs would else be missing
 // from what tests/coverage/run counts; and a template that doesn't compile would go unseen.

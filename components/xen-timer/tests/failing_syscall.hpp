@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A system call that fails, for as long as a test wants it to: by a seccomp filter on a thread of
 // its own, so that nothing else notices.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A timer in the kernel beside our queue: who has a deadline, as ports, errors and hand_over() move
 // it; and how the two share a vCPU's calls among threads.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Where the event goes as ports come and go, and what the VMM is told when the host fails.
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // On real time and real fds, so nothing here says how late is too late. KVM is not needed: the
 // router only notes where an eventfd's signal would go.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // All that a guest, its VMM and time can do, one step after another, for each way of keeping single
 // shots, against an independent model of Xen (xen_model.hpp): every RAX, every event with its port

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Handler::pause() and resume(), for each way of keeping single shots: with a guest clock that
 // stood still meanwhile, and with one that has gone on.

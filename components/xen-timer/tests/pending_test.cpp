@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // An event that can't be raised stays pending: until it can, or the guest wants it no more.
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // VCPUOP_set_periodic_timer and VCPUOP_stop_periodic_timer: what the guest is answered, and when
 // its ticks come. Xen 4.18, vcpu_set_periodic_timer(), but that a late tick delays no other.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: BSD-3-Clause
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #
 # Fails if a header below FACE includes, itself or by what it includes, anything but the standard
 # libraries, the kernel's UAPI, Boost by way of vmm_base, and the components that xen-timer names.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Handler::save() and restore(): into a fresh handler, for each way of keeping single shots there
 // and here.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Eight vCPUs' threads arm, cancel, start and stop ticks (those of other vCPUs, too), bind and save
 // while a ninth serves; each thread knows exactly what may and must have come of what it did. Ten

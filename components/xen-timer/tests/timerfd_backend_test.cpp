@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // On real time, so nothing here says how late is too late.
 #include "xen_timer/timerfd_backend.hpp"

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Xen's timers of one domain, as xen/include/public/vcpu.h and xen/common describe them to a guest,
 // and nothing of how we serve them: for each vCPU what it waits for, in plain ns. It is told what

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A call: recorded, failed if the test wants that, else answered by the test or by the double.
 #include <cerrno>

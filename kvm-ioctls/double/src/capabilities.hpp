@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What KVM_CHECK_EXTENSION says unless the test does: as Linux 6.18 and later on x86, with all of
 // Xen, a scalable TSC and SMM; without Hyper-V, nested guests or private memory.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Writes that KVM keeps back, for addresses of Vm::register_coalesced_mmio(), to be read at the
 // next exit or any other time.

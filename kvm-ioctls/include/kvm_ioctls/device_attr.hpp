@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Device attributes, which the system, a VM, a vCPU and a device have each: a group, a number in
 // it, and a value whose type the attribute says.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The rings of pages that a vCPU dirtied, instead of KVM_GET_DIRTY_LOG's bitmaps.
 //

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Why KVM_RUN came back, as a variant of small structs that point into the vCPU's kvm_run page:
 // they are valid until the next run(). A kind that isn't known yet is Other, never undefined

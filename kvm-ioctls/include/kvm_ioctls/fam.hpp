@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The kernel's structures of variable length, as owners that know their size: a header that counts,
 // and entries after it in memory. Nobody else computes a size.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What a VM was told to do with an fd or an address, as owners that undo it: keep them as long as
 // it is to hold. They keep the VM, and their own duplicates of the fds, so that they may outlive

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // KVM_GET_STATS_FD: the kernel's counters of a VM or a vCPU, which describe themselves.
 //

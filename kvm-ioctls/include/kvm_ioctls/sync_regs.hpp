@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // KVM_CAP_SYNC_REGS: registers that come with every exit and go back with the next run(), in the
 // kvm_run page, with no ioctl.

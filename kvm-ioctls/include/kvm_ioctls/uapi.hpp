@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The kernel's own <linux/kvm.h>, and what is newer than Debian 12's (6.1), up to Linux 7.3. The
 // one place where it is written down.

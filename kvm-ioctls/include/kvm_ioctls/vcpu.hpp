@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A virtual processor. Its ioctls wait while it is in KVM_RUN, so they belong on the thread that
 // runs it; a Kicker (kicker.hpp) is for any thread.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What is done to a vCPU: interrupts, machine checks, debugging, faulting memory in, and its Xen
 // attributes. A part of Vcpu.

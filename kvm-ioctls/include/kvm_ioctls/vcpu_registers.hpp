@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A vCPU's state: registers, CPUID, MSRs, FPU, local APIC, TSC, nested state. A part of Vcpu.
 //

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A VM's interrupt controllers, and what raises or ends an interrupt by an fd. A part of Vm.
 //

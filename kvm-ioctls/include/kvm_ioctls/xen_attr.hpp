@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The attributes of KVM_XEN_HVM_{GET,SET}_ATTR and KVM_XEN_VCPU_{GET,SET}_ATTR, one type each, so
 // that a call names what it sets and can't put it into the wrong member of the kernel's union:

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // How the test guests of tests/guests talk to vmm-reference: ports, and a report in guest memory.
 // Freestanding: the guests include it, too.

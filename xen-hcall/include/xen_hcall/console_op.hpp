@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_console_io: the guest's text on Xen's own console, as by Linux's earlyprintk=xen.
 #pragma once

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_event_channel_op, all of it for 2-level event channels: decodes, and has
 // xen_evtchn::Channels decide. FIFO event channels and PIRQs are refused as by a Xen without them.

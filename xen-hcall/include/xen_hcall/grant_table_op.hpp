@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_grant_table_op: how large the grant table is and where its frames lie, version 1.
 // Granting takes no call; mapping and copying are for back ends, of which a guest here is none.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_hvm_op, what unprivileged HVM and PVH guests use of it: their parameters, and how
 // events reach them.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_memory_op, what unprivileged HVM and PVH guests use of it: where shared_info and the
 // grant table lie, the memory map, and the balloon.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_physdev_op as a guest without PIRQs sees it: XENFEAT_hvm_pirqs isn't set, so none
 // has a reason to call. Take it to answer as Xen does for the two calls that Xen judges all the

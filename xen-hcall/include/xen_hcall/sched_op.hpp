@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_sched_op: how a vCPU gives way, and how a domain ends. KVM answers yield, and poll,
 // by itself where it takes hypercalls; the others come here.

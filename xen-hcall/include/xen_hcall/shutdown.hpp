@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // How a domain ends: once, and for the reason that was noted first. Hypercalls end it, and so may
 // the VMM: a watchdog that isn't fed, a guest that crashed.

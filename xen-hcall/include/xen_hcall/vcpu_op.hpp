@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_vcpu_op but for the timers, which are xen_timer::Handler's: starting and stopping
 // vCPUs, where their shared areas lie, how long they have run, and NMIs. Each sub-op takes any

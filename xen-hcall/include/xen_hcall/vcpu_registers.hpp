@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The argument of VCPUOP_initialise, judged, and as a processor holds it: what a VMM sets when a
 // guest starts a vCPU at a place of its choice. Pure; xen/arch/x86/hvm/domain.c.

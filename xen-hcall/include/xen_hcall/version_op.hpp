@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_xen_version, all its sub-ops. All guests see is what XenVersion says; that is a Xen
 // of the given version, and leaves its build and command line out unless told.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_vm_assist: of its types an HVM guest has one, the flag by which it may read another
 // vCPU's runstate while that is being written.

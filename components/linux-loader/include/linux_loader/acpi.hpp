@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // ACPI tables for a small machine: what Linux needs to find its CPUs, IOAPIC and serial port, to
 // power off and to reboot. ACPI 6.4, the hardware-reduced kind: no PM1 registers, SCI, or PM timer,

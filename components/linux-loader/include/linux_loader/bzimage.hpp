@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The parts of a bzImage, the form in which distributions install Linux for x86. Fields as in
 // Linux, Documentation/arch/x86/boot.rst.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The state in which the boot vCPU enters a kernel, as plain data for the VMM to set. What isn't
 // named is as after INIT, and the other general registers are 0.

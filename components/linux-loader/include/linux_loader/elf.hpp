@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Loads a guest kernel from an ELF file: 64-bit, little-endian, x86-64, ET_EXEC, as vmlinux is.
 //

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Guest RAM as the loader needs it: the VMM's own type, vm_memory::GuestMemory for one.
 #pragma once

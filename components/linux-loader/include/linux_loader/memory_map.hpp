@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Where a PC has RAM, as guests are told: E820 in boot parameters, the memory map of PVH, and Xen's
 // XENMEM_memory_map have the same types.

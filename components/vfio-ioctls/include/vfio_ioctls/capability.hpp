@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The chain of capabilities at the end of what VFIO's *_INFO calls return: its offsets and sizes
 // are checked before use, and a chain that loops ends.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A device: its regions, its interrupts, its reset. Comes from Group::get_device() or
 // Iommufd::open_device(), and is the same from then on.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Memory that devices may reach, for as long as its owner lives. Comes from Container::map_dma() or
 // Ioas::map_dma().

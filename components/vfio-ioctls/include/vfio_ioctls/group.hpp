@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // An IOMMU group: the devices that the IOMMU can't keep apart, and that go to one user together.
 // Any thread may call.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // iommufd, and a device's own file: the successors of container and group. Linux 6.6, where
 // CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV are set.

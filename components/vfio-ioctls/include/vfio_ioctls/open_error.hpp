@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Why a device could not be had: which file, and which right or part is missing. Most users meet
 // VFIO by one of these, and an errno alone doesn't tell them apart.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What stands in a PCI device's configuration space: pure functions over a copy of it, that trust
 // none of it. The numbers' names are those of <linux/pci_regs.h>.

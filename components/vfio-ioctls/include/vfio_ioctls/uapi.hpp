@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The kernel's own <linux/vfio.h>, and what is newer than Debian 12's (6.1): a device's own file
 // (Linux 6.6) and iommufd (6.2). Written down here as they first were, which every later kernel

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Guest RAM: regions of host memory at guest physical addresses, and copies in and out that are
 // checked against their ends. The guest writes to all of it at any time: copy once, then check what

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A PC's real-time clock and its 114 bytes of RAM, the CMOS, at ports 0x70 and 0x71. It tells the
 // time, in UTC. It raises no interrupts, and the guest can't set it.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A 16550A UART, a PC's COM1, as a guest's console. The line is infinitely fast: what the guest
 // transmits is gone at once, and what it receives is there as soon as the host has given it.

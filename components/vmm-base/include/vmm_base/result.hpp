@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What a call on the host returns: a value, or an Error that names the call, its operand and the
 // errno. Nothing here throws, and an error is a plain value that costs nothing until it happens.

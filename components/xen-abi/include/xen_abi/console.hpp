@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_console_io: console_io(u32 cmd, u32 count, GVA text), from xen/include/public/xen.h.
 #pragma once

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The CPUID leaves and the MSR by which a guest finds Xen: xen/include/public/arch-x86/cpuid.h.
 #pragma once

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Domain ids, and the calls about the domain as a whole: __HYPERVISOR_vm_assist(u32 cmd, u32 type),
 // from xen/include/public/xen.h.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Xen's error numbers, as a guest sees them: xen/include/public/errno.h. They are part of the
 // ABI, and not the host's errno, although on Linux the two agree.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_event_channel_op: event_channel_op(u32 cmd, GVA arg), from
 // xen/include/public/event_channel.h. The arguments have one layout for both widths.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_grant_table_op: grant_table_op(u32 cmd, GVA uop, u32 count), from
 // xen/include/public/grant_table.h. Only setup_table differs in the two widths.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_hvm_op: hvm_op(ulong cmd, GVA arg), from xen/include/public/hvm/hvm_op.h and
 // params.h. The arguments have one layout for both widths.

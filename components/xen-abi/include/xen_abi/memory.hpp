@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_memory_op: memory_op(ulong cmd, GVA arg), from xen/include/public/memory.h. Word is
 // std::uint64_t or std::uint32_t, as the caller is; so are the frame numbers in its lists.

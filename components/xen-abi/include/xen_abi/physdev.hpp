@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_physdev_op: physdev_op(int cmd, GVA arg), from xen/include/public/physdev.h.
 #pragma once

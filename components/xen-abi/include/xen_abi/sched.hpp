@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_sched_op: sched_op(int cmd, GVA arg), from xen/include/public/sched.h. Only poll
 // differs in the two widths.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The pages that Xen and the guest share: shared_info, vcpu_info and the pvclock in it, from
 // xen/include/public/xen.h. Both widths have the same fields; Word is std::uint64_t or

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_vcpu_op: sub-ops and arguments, from xen/include/public/vcpu.h.
 // Calls are vcpu_op(u32 cmd, u32 vcpu, GVA arg); a Xen vCPU id's upper half is ignored.

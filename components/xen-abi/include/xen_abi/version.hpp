@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // __HYPERVISOR_xen_version: xen_version(int cmd, GVA arg), from xen/include/public/version.h and
 // features.h. Only platform_parameters differs in the two widths.

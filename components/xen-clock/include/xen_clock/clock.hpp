@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Two clocks that must not be mixed up, and the one function that leads from the one to the other.
 // A deadline of the guest's can't be armed on the host's clock by mistake: it doesn't compile.

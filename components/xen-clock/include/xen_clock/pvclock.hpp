@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The guest's own clock, read from outside: pvclock parameters that KVM keeps in vcpu_info, and the
 // way from the host's TSC to the guest's. Pure functions, and a reader of the shared page.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A value that one thread writes and any thread reads whole, without locks: the writer never waits,
 // and a reader that is disturbed gives up.

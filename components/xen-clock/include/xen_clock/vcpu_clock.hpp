@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What one vCPU's Xen clock reads now, for whoever serves its timers: by the guest's own pvclock,
 // as KVM's timer does it (arch/x86/kvm/xen.c, kvm_xen_start_timer), so that a deadline is never

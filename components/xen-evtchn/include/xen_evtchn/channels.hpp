@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A domain's event channels: which ports are open, what each is bound to, and what to tell the VMM
 // of it. Rules, errors and their order are Xen's (xen/common/event_channel.c). Take it alone to

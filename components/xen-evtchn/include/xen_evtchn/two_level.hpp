@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Raising and unmasking a 2-level event channel by hand, for kernels that don't do it
 // (KVM_XEN_HVM_EVTCHN_SEND, Linux 5.19). The steps and their order are those of arch/x86/kvm/xen.c.

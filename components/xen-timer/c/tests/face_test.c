@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Every function of xen_timer.h and every error it can return, in C. What the timers do in all
 // other respects is tested in C++, on the same code.

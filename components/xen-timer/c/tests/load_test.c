@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // load_test LIBRARY: loads it as a plugin would be, with every symbol that it needs, and by dlsym()
 // alone has a timer made.

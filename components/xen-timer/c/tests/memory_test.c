@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // xen_timer_create() with the first allocation failing, the second …, until there are no more: each
 // time ENOMEM, and nothing is left behind. malloc() and its kin stand in for glibc's, and count.

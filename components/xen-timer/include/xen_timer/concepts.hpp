@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What the timer handler asks: three questions of the VMM, and a back end that keeps deadlines.
 #pragma once

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Single shots that KVM's own timer of the vCPU keeps, through KVM_XEN_VCPU_ATTR_TYPE_TIMER: as
 // punctual as the kernel, with the hypercall served here. Needs Linux 7.3, for an older kernel that

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The handler of Xen's timer hypercalls, for any VMM whose kernel sends them to userspace: the four
 // VCPUOPs of the single-shot and the periodic timer, and set_timer_op, from 64- and 32-bit guests.

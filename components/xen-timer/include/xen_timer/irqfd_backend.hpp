@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Single shots whose event is raised inside the kernel, with no thread of ours waking: a timerfd,
 // polled by kernel AIO, which completes into an eventfd that the VMM has made an irqfd with a Xen

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The back end that keeps deadlines in userspace: many vCPUs, one wake-up. What wakes is the
 // Alarm's business: a timerfd (timerfd_backend.hpp), a test that moves time by hand

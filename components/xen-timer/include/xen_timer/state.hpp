@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A vCPU's timers at rest: what Handler::save() tells and Handler::restore() takes, and its bytes.
 #pragma once

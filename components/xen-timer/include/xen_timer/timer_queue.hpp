@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // At most one deadline for each of n timers, the earliest at hand: an indexed heap of four children
 // a node, which lie in one cache line. Nothing is allocated after construction. Not thread-safe.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Deadlines on one timerfd for all vCPUs: a pollable fd for any event loop, and no system call when
 // the new deadline isn't the earliest. Works on every kernel.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Deadlines on a clock that moves when a test says so. For the tests of whoever uses xen-timer.
 #pragma once

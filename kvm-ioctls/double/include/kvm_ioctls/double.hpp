@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A KVM of the test's own, for unit tests of a VMM where there is no /dev/kvm: scripted vCPUs, a
 // record of every call, and failures on demand. The real Kvm, Vm and Vcpu run over it unchanged, on

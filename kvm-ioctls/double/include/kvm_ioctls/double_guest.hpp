@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: BSD-3-Clause
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What a guest of a KvmDouble does, step by step. Each is a function that fills the vCPU's kvm_run
 // page as the kernel would, so that a test can also write its own:
