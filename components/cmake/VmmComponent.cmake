@@ -218,6 +218,18 @@ function(vmm_readme_test)
   set_tests_properties(${PROJECT_NAME}.Readme.NamesTestsThatAre PROPERTIES LABELS unit)
 endfunction()
 
+# vmm_readme_example(NAME FILE): a program that README.md shows as it is, and that is run as a test.
+function(vmm_readme_example name file)
+  add_executable(${name} ${file})
+  set_target_properties(${name} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF)
+  add_test(NAME ${PROJECT_NAME}.Examples.${name} COMMAND ${name})
+  add_test(NAME ${PROJECT_NAME}.Examples.ReadmeShows.${name}
+    COMMAND ${CMAKE_COMMAND} -DREADME=${PROJECT_SOURCE_DIR}/README.md
+      -DCODE=${CMAKE_CURRENT_SOURCE_DIR}/${file} -P ${_VMM_CMAKE_DIR}/readme_shows.cmake)
+  set_tests_properties(${PROJECT_NAME}.Examples.${name} ${PROJECT_NAME}.Examples.ReadmeShows.${name}
+    PROPERTIES LABELS unit)
+endfunction()
+
 # vmm_test(NAME LABEL... [LINK target...]): NAME.cpp is a GoogleTest program; LABELS say what it
 # needs beyond a CPU (kvm: a /dev/kvm; lab: a KVM_XEN kernel, see tests/lab).
 function(vmm_test name)
