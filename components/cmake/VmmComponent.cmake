@@ -201,6 +201,14 @@ macro(vmm_tests)
   endforeach()
 endmacro()
 
+# vmm_run_by_ctest(TARGET...): the target `unit_tests` has them. A sanitizer's preset builds no more.
+function(vmm_run_by_ctest)
+  if(NOT TARGET unit_tests)
+    add_custom_target(unit_tests)
+  endif()
+  add_dependencies(unit_tests ${ARGN})
+endfunction()
+
 # vmm_readme_test([TESTS...]): the tests that README.md names are, here or in TESTS.
 function(vmm_readme_test)
   add_test(NAME ${PROJECT_NAME}.Readme.NamesTestsThatAre
@@ -235,6 +243,7 @@ function(vmm_test name)
     set(arg_LABELS unit)
   endif()
   if(NOT "lab" IN_LIST arg_LABELS)
+    vmm_run_by_ctest(${name})
     gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${PROJECT_NAME}.
       PROPERTIES LABELS "${arg_LABELS}" SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
   endif()
@@ -284,6 +293,7 @@ function(vmm_fuzz name)
   else()
     target_sources(${name} PRIVATE ${_VMM_CMAKE_DIR}/fuzz/replay.cpp)
     add_test(NAME ${PROJECT_NAME}.Fuzz.${name} COMMAND ${name} ${inputs})
+    vmm_run_by_ctest(${name})
     set_tests_properties(${PROJECT_NAME}.Fuzz.${name} PROPERTIES LABELS unit)
   endif()
 endfunction()
