@@ -22,6 +22,7 @@ struct DomainRun {
   boost::asio::io_context loop;         // stop() ends the run, from any thread
   std::chrono::nanoseconds timeout{0};  // 0: none
   std::vector<VcpuState> states;        // by Xen vCPU id, for when it is over
+  std::chrono::nanoseconds spun{0};     // for timers, by then
 };
 
 // Calls body(id, vcpu) on each vCPU's thread until each has returned, one has a fault, the loop is
