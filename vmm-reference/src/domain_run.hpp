@@ -4,12 +4,9 @@
 // else: the user, watchdogs, the time being out.
 #pragma once
 
-#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <cstddef>
-#include <utility>
 #include <vector>
 
 #include "vcpu_loop.hpp"
@@ -27,28 +24,6 @@ struct DomainRun {
 
 // Calls body(id, vcpu) on each vCPU's thread until each has returned, one has a fault, the loop is
 // stopped, or the time is out; false if that was it.
-template <class Body>
-bool run_vcpus(VcpuThreads& threads, DomainRun& run, Body&& body) {
-  const auto busy = boost::asio::make_work_guard(run.loop);
-  bool timed_out = false;
-  boost::asio::steady_timer timeout(run.loop);
-  if (run.timeout.count() != 0) {
-    timeout.expires_after(run.timeout);
-    timeout.async_wait([&](boost::system::error_code cancelled) {
-      if (cancelled) return;
-      timed_out = true;
-      run.loop.stop();
-    });
-  }
-  threads.start(
-      [&](XenVcpuId id, VcpuRunner& vcpu) {
-        body(id, vcpu);
-        if (!run.states[id.value].fault.empty()) run.loop.stop();
-      },
-      [&] { run.loop.stop(); });
-  run.loop.run();
-  threads.stop();
-  return !timed_out;
-}
+bool run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::Body& body);
 
 }  // namespace vmm_reference
