@@ -78,6 +78,7 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
 
   RunReport report{.mode = mode, .vcpus = std::vector<VcpuReport>(vcpu_count)};
   report.timed_out = !done.value();
+  report.spun = run.spun;
   report.exact_clock = platform.clock_was_exact();
   for (std::uint32_t index = 0; index < vcpu_count; ++index) {
     const std::string name = "vCPU " + std::to_string(index) + ": ";

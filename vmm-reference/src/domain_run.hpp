@@ -20,8 +20,9 @@ struct DomainRun {
   boost::asio::io_context loop;         // stop() ends the run, from any thread
   std::chrono::nanoseconds timeout{0};  // 0: none
   // For when it is over:
-  std::vector<VcpuState> states;  // by Xen vCPU id
-  HostErrors errors;              // of no vCPU's hypercall
+  std::vector<VcpuState> states;     // by Xen vCPU id
+  HostErrors errors;                 // of no vCPU's hypercall
+  std::chrono::nanoseconds spun{0};  // for timers
 };
 
 // Calls body(id, vcpu) on each vCPU's thread until each has returned, one has a fault, the loop is

@@ -56,7 +56,9 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
                  "Who serves the timers; auto for the fastest, all for each that works here")
       ->delimiter(',')
       ->check(CLI::IsMember(words))
-      ->option_text("MODE,... of kernel, userspace, irqfd, delegated, moving, auto, all [auto]");
+      ->option_text(
+          "MODE,... of kernel, userspace, spinning, irqfd, delegated, moving, auto, all "
+          "[auto]");
   unsigned timeout = 0;
   auto* timeout_option =
       app.add_option("--timeout", timeout,
