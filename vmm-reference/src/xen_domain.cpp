@@ -77,7 +77,9 @@ Result<bool> run_xen_domain(const Host& host, Machine& machine, XenPlatform& pla
   const auto count = static_cast<std::uint32_t>(machine.vcpus.size());
   const auto with = [&](auto backend) -> Result<bool> {
     if (!backend) return backend.error();
-    return run_with(host, machine, platform, backend.value(), mode, devices, run);
+    auto ran = run_with(host, machine, platform, backend.value(), mode, devices, run);
+    platform.end_event_routes();
+    return ran;
   };
   switch (mode) {
     case TimerMode::userspace:
