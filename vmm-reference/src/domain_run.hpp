@@ -4,50 +4,39 @@
 // else: the user, watchdogs, the time being out.
 #pragma once
 
-#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <cstddef>
-#include <utility>
+#include <functional>
 #include <vector>
 
+#include "snapshot.hpp"
 #include "vcpu_loop.hpp"
 #include "vcpu_threads.hpp"
+#include "vmm_base/result.hpp"
 
 namespace vmm_reference {
+
+using vmm_base::Result;
+
+// What is done with a snapshot while its guest stands still; the RAM is a view.
+using SnapshotUse = std::function<Result<void>(Snapshot&)>;
 
 struct DomainRun {
   explicit DomainRun(std::size_t vcpus) : states(vcpus) {}
   boost::asio::io_context loop;         // stop() ends the run, from any thread
   std::chrono::nanoseconds timeout{0};  // 0: none
   std::vector<VcpuState> states;        // by Xen vCPU id, for when it is over
+  // A guest that goes on from here, so much later by its clock than it was saved; null: it begins.
+  const Snapshot* from = nullptr;
+  std::chrono::nanoseconds later{0};
+  // While the vCPUs run, on the loop's thread: lets the guest and its clock stand still for the
+  // time of a call, and go on from there. What the guest is like is filled in but for the devices.
+  std::function<Result<void>(const SnapshotUse&)> at_rest{};
 };
 
 // Calls body(id, vcpu) on each vCPU's thread until each has returned, one has a fault, the loop is
 // stopped, or the time is out; false if that was it.
-template <class Body>
-bool run_vcpus(VcpuThreads& threads, DomainRun& run, Body&& body) {
-  const auto busy = boost::asio::make_work_guard(run.loop);
-  bool timed_out = false;
-  boost::asio::steady_timer timeout(run.loop);
-  if (run.timeout.count() != 0) {
-    timeout.expires_after(run.timeout);
-    timeout.async_wait([&](boost::system::error_code cancelled) {
-      if (cancelled) return;
-      timed_out = true;
-      run.loop.stop();
-    });
-  }
-  threads.start(
-      [&](XenVcpuId id, VcpuRunner& vcpu) {
-        body(id, vcpu);
-        if (!run.states[id.value].fault.empty()) run.loop.stop();
-      },
-      [&] { run.loop.stop(); });
-  run.loop.run();
-  threads.stop();
-  return !timed_out;
-}
+bool run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::Body& body);
 
 }  // namespace vmm_reference

@@ -3,13 +3,11 @@
 // The run loop of one vCPU.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
 
+#include "devices.hpp"
 #include "exit_name.hpp"
 #include "kvm_ioctls/exit.hpp"
 #include "vmm_base/guest_address.hpp"
@@ -24,20 +22,12 @@ struct VcpuState {
   std::string fault;              // once the thread has ended
 };
 
-template <class Ports>
-concept HasMemoryDevices = requires(Ports& ports, vmm_base::Gpa gpa, std::span<std::byte> data) {
-  ports.read_memory(gpa, data);
-  ports.write_memory(gpa, data);
-};
-
-// Runs until `ports` or a fault ends it, or `interrupted()`, which is called when a signal has
+// Runs until `devices` or a fault ends it, or `interrupted()`, which is called when a signal has
 // come, says not to go on.
 //   calls: what the guest asks of its hypervisor. hypercall(exit, state); out(exit, state) and
 //     write_msr(exit), true if that was for them.
-//   ports: out(port, data), false to end, and in(port, data); where there are devices in memory,
-//     write_memory(gpa, data) and read_memory(gpa, data) as well.
-template <class Vcpu, class Calls, class Ports, class Interrupted>
-void run_vcpu(Vcpu& vcpu, Calls&& calls, Ports& ports, const Interrupted& interrupted,
+template <class Vcpu, class Calls, class Interrupted>
+void run_vcpu(Vcpu& vcpu, Calls&& calls, Devices& devices, const Interrupted& interrupted,
               VcpuState& state) {
   for (bool go_on = true; go_on;) {
     auto ran = vcpu.run();
@@ -53,25 +43,18 @@ void run_vcpu(Vcpu& vcpu, Calls&& calls, Ports& ports, const Interrupted& interr
           return true;
         },
         [&](kvm_ioctls::IoOut& out) {
-          return calls.out(out, state) || ports.out(out.port, std::span<const std::byte>(out.data));
+          return calls.out(out, state) || devices.out(out.port, out.data);
         },
         [&](kvm_ioctls::IoIn& in) {
-          ports.in(in.port, in.data);
+          devices.in(in.port, in.data);
           return true;
         },
-        // As on a PC, nobody is at home there.
         [&](kvm_ioctls::MmioRead& read) {
-          if constexpr (HasMemoryDevices<Ports>) {
-            ports.read_memory(vmm_base::Gpa{read.address}, read.data);
-          } else {
-            std::fill(read.data.begin(), read.data.end(), std::byte{0xff});
-          }
+          devices.read_memory(vmm_base::Gpa{read.address}, read.data);
           return true;
         },
         [&](kvm_ioctls::MmioWrite& write) {
-          if constexpr (HasMemoryDevices<Ports>) {
-            ports.write_memory(vmm_base::Gpa{write.address}, write.data);
-          }
+          devices.write_memory(vmm_base::Gpa{write.address}, write.data);
           return true;
         },
         [&](kvm_ioctls::MsrWrite& write) {

@@ -31,13 +31,13 @@ struct Calls {
   bool write_msr(kvm_ioctls::MsrWrite& write) { return write.index() == 0x10; }
   int& hypercall_ports;
 };
-struct Ports {
+struct Ports final : Devices {
   static constexpr std::uint16_t last = 0xf4;
-  bool out(std::uint16_t port, std::span<const std::byte> data) {
+  bool out(std::uint16_t port, std::span<const std::byte> data) override {
     written.emplace_back(port, std::to_integer<int>(data[0]));
     return port != last;
   }
-  void in(std::uint16_t port, std::span<std::byte> data) {
+  void in(std::uint16_t port, std::span<std::byte> data) override {
     data[0] = static_cast<std::byte>(port + 1);
   }
   std::vector<std::pair<std::uint16_t, int>> written;
