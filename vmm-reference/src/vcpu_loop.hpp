@@ -6,11 +6,13 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "devices.hpp"
 #include "exit_name.hpp"
 #include "kvm_ioctls/exit.hpp"
 #include "vmm_base/guest_address.hpp"
+#include "vmm_base/result.hpp"
 
 namespace vmm_reference {
 
@@ -29,15 +31,12 @@ struct VcpuState {
 template <class Vcpu, class Calls, class Interrupted>
 void run_vcpu(Vcpu& vcpu, Calls&& calls, Devices& devices, const Interrupted& interrupted,
               VcpuState& state) {
+  const auto ends_with = [&](std::string fault) {
+    state.fault = std::move(fault);
+    return false;
+  };
   for (bool go_on = true; go_on;) {
-    auto ran = vcpu.run();
-    if (!ran) {
-      state.fault = ran.error().message();
-      return;
-    }
-    kvm_ioctls::Exit& exit = ran.assume_value();
-    go_on = kvm_ioctls::match(
-        exit,
+    const vmm_base::Result<bool> ran = vcpu.run(
         [&](kvm_ioctls::XenHypercall& call) {
           calls.hypercall(call, state);
           return true;
@@ -63,28 +62,23 @@ void run_vcpu(Vcpu& vcpu, Calls&& calls, Devices& devices, const Interrupted& in
         },
         [&](kvm_ioctls::MsrRead&) { return true; },  // #GP
         [&](kvm_ioctls::Interrupted&) { return interrupted(); },
-        [&](kvm_ioctls::Shutdown&) {
-          state.fault = "the guest crashed (a triple fault)";
-          return false;
-        },
+        [&](kvm_ioctls::Shutdown&) { return ends_with("the guest crashed (a triple fault)"); },
         [&](kvm_ioctls::FailEntry& entry) {
-          state.fault = "the processor refused the guest's state, reason " +
-                        std::to_string(entry.hardware_reason);
-          return false;
+          return ends_with("the processor refused the guest's state, reason " +
+                           std::to_string(entry.hardware_reason));
         },
         [&](kvm_ioctls::InternalError& error) {
-          state.fault = "KVM internal error, suberror " + std::to_string(error.suberror);
-          return false;
+          return ends_with("KVM internal error, suberror " + std::to_string(error.suberror));
         },
         [&](kvm_ioctls::Other& other) {
-          state.fault = "an exit this VMM doesn't know: KVM_EXIT " + std::to_string(other.reason);
-          return false;
+          return ends_with("an exit this VMM doesn't know: KVM_EXIT " +
+                           std::to_string(other.reason));
         },
-        [&](auto&) {
-          state.fault = "an exit that this guest has no reason for: ";
-          state.fault += exit_name(exit);
-          return false;
+        [&](auto& exit) {
+          return ends_with(std::string("an exit that this guest has no reason for: ") +
+                           exit_name(exit));
         });
+    go_on = ran ? ran.assume_value() : ends_with(ran.error().message());
   }
 }
 

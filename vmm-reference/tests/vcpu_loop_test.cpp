@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvm_ioctls/double.hpp"
+#include "kvm_ioctls/kicker.hpp"
 
 namespace vmm_reference {
 namespace {
@@ -47,6 +48,7 @@ struct Loop : testing::Test {
   kvm_ioctls::KvmDouble kvm;
   kvm_ioctls::Vm vm = std::move(kvm.open().value().create_vm().value());
   kvm_ioctls::Vcpu vcpu = std::move(vm.create_vcpu({0}).value());
+  kvm_ioctls::Runner<kvm_ioctls::Vcpu> runner{vcpu, kvm_ioctls::KickSignal::install().value()};
   Ports ports;
   VcpuState state;
   int hypercall_ports = 0;
@@ -56,7 +58,7 @@ struct Loop : testing::Test {
 
   void run() {
     run_vcpu(
-        vcpu, Calls{hypercall_ports}, ports,
+        runner, Calls{hypercall_ports}, ports,
         [&] {
           ++interruptions;
           return go_on;
@@ -65,7 +67,7 @@ struct Loop : testing::Test {
   }
   void note(const guest::Step& step) {
     kvm.vcpu(0).runs(step);
-    auto exit = vcpu.run();
+    auto exit = runner.run();
     ASSERT_TRUE(exit);
     seen.insert(exit.assume_value().index());
   }
