@@ -57,8 +57,9 @@ void change(FuzzedDataProvider& input, FileBytes& bytes) {
       break;
     }
     case 3:
-      bytes.erase(here, here + static_cast<std::ptrdiff_t>(std::min<std::size_t>(
-                                   bytes.size() - at, input.ConsumeIntegralInRange(1, 5000))));
+      bytes.erase(
+          here, here + static_cast<std::ptrdiff_t>(std::min<std::size_t>(
+                           bytes.size() - at, input.ConsumeIntegralInRange<std::size_t>(1, 5000))));
       break;
     default: {  // a section grows or shrinks by 8 bytes, and says so
       const auto starts = sections_of(bytes);

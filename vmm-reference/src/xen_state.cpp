@@ -74,6 +74,10 @@ Result<void> XenPlatform::save_vcpu(XenVcpuId id, XenVcpuSnapshot& to) {
     const kvm_ioctls::XenRunstateData& d = data.value();
     to.runstate = {d.state,         d.state_entry_time, d.time_running,
                    d.time_runnable, d.time_blocked,     d.time_offline};
+    // KVM takes them only if they add up, which those that it gives needn't do: where its clock has
+    // gone back a little, say. The difference is the state's that it is in.
+    auto& run = *to.runstate;
+    run[2 + run[0] % 4] += run[1] - (run[2] + run[3] + run[4] + run[5]);
   }
   return vmm_base::success();
 }

@@ -37,7 +37,9 @@ inline VcpuSnapshot sample_vcpu(std::uint64_t id) {
   vcpu.tsc_khz = 2'000'000;
   vcpu.tsc = 123456789;
   vcpu.lapic.regs[0x20] = 1;
-  vcpu.cpuid = {{.function = 1, .eax = 2}};
+  vcpu.cpuid.resize(1);
+  vcpu.cpuid[0].function = 1;
+  vcpu.cpuid[0].eax = 2;
   vcpu.msrs = {{0xc0000080, 0, 0x500}, {0x174, 0, 16}};
   vcpu.xsave.resize(4096, std::byte{3});
   vcpu.nested.resize(128, std::byte{1});

@@ -175,7 +175,7 @@ struct SnapshotFile : testing::Test {
   // Calls before_write(n) before the nth write of the sink.
   template <class F>
   [[nodiscard]] Result<void> save(std::uint64_t number, F before_write) const {
-    return replace_file(path, [&](const ByteSink& file) {
+    return replace_file(path, [&](const ByteSink& file) -> Result<void> {
       const FileBytes bytes = bytes_of(numbered(number));
       // In small pieces, for there to be many places to be killed at.
       constexpr std::size_t piece = 1000;
@@ -185,7 +185,7 @@ struct SnapshotFile : testing::Test {
         VMM_CHECK(file(std::span(bytes).subspan(at, std::min(piece, bytes.size() - at))));
       }
       before_write(n);
-      return Result<void>(vmm_base::success());
+      return vmm_base::success();
     });
   }
   [[nodiscard]] Result<void> save(std::uint64_t number) const {
@@ -246,7 +246,7 @@ TEST_F(SnapshotFile, AProcessKilledAtAnyMomentLeavesOneThatIsWhole) {
     if (child == 0) {
       for (std::uint64_t number = last + 1;; ++number) (void)save(number);
     }
-    ::usleep(random() % 5000);
+    ::usleep(static_cast<useconds_t>(random() % 5000));
     ::kill(child, SIGKILL);
     ASSERT_EQ(::waitpid(child, nullptr, 0), child);
     const std::uint64_t now = saved();
