@@ -120,6 +120,7 @@ Bytes bytes_of(const std::vector<T>& values) {
 }
 
 std::uint32_t crc_of(Bytes bytes, std::uint32_t before = 0) {
+  if (bytes.empty()) return before;  // null would have zlib begin anew
   return static_cast<std::uint32_t>(
       ::crc32_z(before, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()));
 }
