@@ -29,6 +29,12 @@ class Shutdown {
     if (!reason_) reason_ = reason;
   }
 
+  // What was noted; note() restores it.
+  [[nodiscard]] std::optional<xen_abi::ShutdownReason> noted() {
+    const std::scoped_lock lock(mutex_);
+    return reason_;
+  }
+
   void operator()(xen_abi::ShutdownReason reason) {
     {
       const std::scoped_lock lock(mutex_);
