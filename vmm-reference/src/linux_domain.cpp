@@ -12,6 +12,7 @@
 #include "linux_loader/acpi.hpp"
 #include "linux_loader/boot.hpp"
 #include "linux_loader/mapped_file.hpp"
+#include "sandbox.hpp"
 #include "vfio_devices.hpp"
 #include "xen_domain.hpp"
 
@@ -158,6 +159,11 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
     vfio = std::get<std::unique_ptr<VfioDevices>>(std::move(opened));
   }
 
+  // All files are open, and none of their bytes was looked at.
+  if (options.sandbox) {
+    if (auto entered = sandbox::enter(); !entered) return sandbox::why_not(entered.error());
+  }
+
   const bool pvh = options.boot == Boot::pvh;
   std::vector<linux_loader::AcpiCpu> cpus;
   for (std::uint32_t id = 0; id < vcpus; ++id) cpus.push_back({XenVcpuId{id}, {id}});
@@ -178,6 +184,7 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
 
   DomainRun run(vcpus);
   run.timeout = options.timeout.value_or(std::chrono::seconds(0));
+  run.is_last = true;
   FirstEnding ending(run.loop);
   Console console(run.loop, [&] { ending.is(Ending::left); });
   PcPorts pc(machine.vm, console, [&](Ending how) { ending.is(how); });

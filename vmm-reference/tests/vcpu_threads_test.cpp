@@ -35,7 +35,7 @@ struct Threads : testing::Test {
     } while (threads.serve(id));
   }
   void start() {
-    threads.start([this](XenVcpuId id, VcpuRunner& vcpu) { run(id, vcpu); }, [] {});
+    ASSERT_TRUE(threads.start([this](XenVcpuId id, VcpuRunner& vcpu) { run(id, vcpu); }, [] {}));
   }
   bool is_inside(std::uint32_t id) {
     const auto runs = kvm.calls(KVM_RUN);
@@ -76,7 +76,7 @@ TEST_F(Threads, VcpusThatAskEachOtherAllTheTimeDontHang) {
   constexpr int rounds = 2000;
   std::atomic<int> done = 0;
   std::atomic<std::uint32_t> asking = count;
-  threads.start(
+  ASSERT_TRUE(threads.start(
       [&](XenVcpuId id, VcpuRunner& vcpu) {
         for (int i = 0; i < rounds; ++i) {
           done += threads.run_on(XenVcpuId{(id.value + 1) % count}, [] { return 1; });
@@ -84,7 +84,7 @@ TEST_F(Threads, VcpusThatAskEachOtherAllTheTimeDontHang) {
         --asking;
         run(id, vcpu);
       },
-      [] {});
+      [] {}));
   while (asking != 0) std::this_thread::yield();
   EXPECT_EQ(done, rounds * static_cast<int>(count));
 }
@@ -99,11 +99,11 @@ TEST_F(Threads, NoKickIsLost) {
 TEST_F(Threads, TheLastOneToEndSaysSo) {
   std::atomic<int> said = 0;
   std::atomic<std::uint32_t> ended = 0;
-  threads.start([&](XenVcpuId, VcpuRunner&) { ++ended; },
-                [&] {
-                  EXPECT_EQ(ended, count);
-                  ++said;
-                });
+  ASSERT_TRUE(threads.start([&](XenVcpuId, VcpuRunner&) { ++ended; },
+                            [&] {
+                              EXPECT_EQ(ended, count);
+                              ++said;
+                            }));
   threads.stop();
   EXPECT_EQ(said, 1);
 }
