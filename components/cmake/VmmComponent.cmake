@@ -15,6 +15,8 @@
 
 # A component that another one's vmm_require() brings in inherits variables: it starts with its own.
 set(VMM_REQUIRED "")
+set(VMM_PKG_CONFIG "")   # what a .pc file, and
+set(VMM_DEBIAN "")       # what a Debian package requires
 set(VMM_LINK "")
 set(VMM_FIND_DEPENDENCIES "")
 
@@ -24,9 +26,25 @@ include(GNUInstallDirs)
 include(${CMAKE_CURRENT_LIST_DIR}/VmmTree.cmake)
 set(_VMM_CMAKE_DIR ${CMAKE_CURRENT_LIST_DIR})
 
+# The first version after `version` that may break what was built for it.
+function(_vmm_next_breaking version out)
+  string(REGEX MATCH "^([0-9]+)\\.([0-9]+)" _ ${version})
+  if(CMAKE_MATCH_1 EQUAL 0)
+    math(EXPR next "${CMAKE_MATCH_2} + 1")
+    set(${out} 0.${next} PARENT_SCOPE)
+  else()
+    math(EXPR next "${CMAKE_MATCH_1} + 1")
+    set(${out} ${next}.0 PARENT_SCOPE)
+  endif()
+endfunction()
+
 macro(vmm_require name version)
   find_package(${name} ${version} CONFIG REQUIRED)
   list(APPEND VMM_REQUIRED ${name})
+  _vmm_next_breaking(${version} _next)
+  string(REPLACE _ - _project ${name})
+  list(APPEND VMM_PKG_CONFIG "vmm_${name} >= ${version}" "vmm_${name} < ${_next}")
+  list(APPEND VMM_DEBIAN "lib${_project}-dev (>= ${version})" "lib${_project}-dev (<< ${_next}~)")
   string(APPEND VMM_FIND_DEPENDENCIES "find_dependency(${name} ${version} CONFIG)\n")
 endmacro()
 
@@ -35,11 +53,15 @@ macro(vmm_require_boost)
   find_package(Boost 1.74 REQUIRED)
   string(APPEND VMM_FIND_DEPENDENCIES "find_dependency(Boost 1.74)\n")
   list(APPEND VMM_LINK Boost::headers)
+  list(APPEND VMM_DEBIAN "libboost-dev (>= 1.74)")
 endmacro()
 
 # A macro, as enable_testing() counts only in the directory's own scope.
 macro(vmm_component)
   _vmm_library()
+  if(PROJECT_IS_TOP_LEVEL)
+    _vmm_debian()
+  endif()
   vmm_tests()
 endmacro()
 
@@ -80,6 +102,10 @@ function(_vmm_library)
   set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/${name})
   configure_package_config_file(${_VMM_CMAKE_DIR}/config.cmake.in ${name}-config.cmake
     INSTALL_DESTINATION ${config_dir} NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
+  # Paths from a .pc file on, so that the prefix can be moved.
+  file(RELATIVE_PATH to_prefix ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+  file(RELATIVE_PATH to_lib ${CMAKE_INSTALL_PREFIX} ${CMAKE_INSTALL_FULL_LIBDIR})
+  file(RELATIVE_PATH to_include ${CMAKE_INSTALL_PREFIX} ${CMAKE_INSTALL_FULL_INCLUDEDIR})
   foreach(extra c double)
     if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${extra}/CMakeLists.txt)
       string(TOUPPER BUILD_${extra} build)
@@ -100,12 +126,48 @@ function(_vmm_library)
     ${CMAKE_CURRENT_BINARY_DIR}/${name}-config-version.cmake
     DESTINATION ${config_dir} COMPONENT ${name})
 
+  # For who builds without CMake.
+  list(JOIN VMM_PKG_CONFIG ", " requires)
+  set(libs "")
+  if(sources)
+    set(libs "-L\${libdir} -lvmm_${name}")
+  endif()
+  configure_file(${_VMM_CMAKE_DIR}/component.pc.in vmm_${name}.pc @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/vmm_${name}.pc
+    DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT ${name})
+  install(FILES ${_VMM_CMAKE_DIR}/../../LICENSE-APACHE ${_VMM_CMAKE_DIR}/../../LICENSE-BSD-3-CLAUSE
+    DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/doc/${PROJECT_NAME} COMPONENT ${name})
+  set(VMM_ANY_ARCHITECTURE "${any_architecture}" PARENT_SCOPE)
+
   # In the tree find_package() is answered by FetchContent, whose own version file accepts any
   # request; ours makes a wrong version fail there as it does once installed.
   if(CMAKE_FIND_PACKAGE_REDIRECTS_DIR)
     file(COPY_FILE ${CMAKE_CURRENT_BINARY_DIR}/${name}-config-version.cmake
       ${CMAKE_FIND_PACKAGE_REDIRECTS_DIR}/${name}-config-version.cmake)
   endif()
+endfunction()
+
+# What `cpack` makes of a component that was configured alone: libxen-timer-dev, with all of it.
+function(_vmm_debian)
+  string(REPLACE - _ name ${PROJECT_NAME})
+  set(CPACK_GENERATOR DEB)
+  set(CPACK_PACKAGE_NAME lib${PROJECT_NAME}-dev)
+  set(CPACK_PACKAGE_VERSION ${PROJECT_VERSION})
+  set(CPACK_PACKAGE_CONTACT "cpp-vmm <cpp-vmm@localhost>")
+  set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_NAME}, a component of cpp-vmm for VMMs on Linux KVM")
+  set(CPACK_RESOURCE_FILE_LICENSE ${_VMM_CMAKE_DIR}/../../LICENSE-APACHE)
+  set(CPACK_COMPONENTS_ALL ${name})
+  set(CPACK_DEB_COMPONENT_INSTALL OFF)
+  set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+  set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
+  list(JOIN VMM_DEBIAN ", " CPACK_DEBIAN_PACKAGE_DEPENDS)
+  if(VMM_ANY_ARCHITECTURE)
+    set(CPACK_DEBIAN_PACKAGE_ARCHITECTURE all)
+  else()
+    set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+    set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+  endif()
+  include(CPack)
 endfunction()
 
 # XEN_TIMER_<name>, whose name it sets `option` to: on where the current project is the one being

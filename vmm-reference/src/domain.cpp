@@ -72,7 +72,9 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
   std::vector<TestPorts> ports(vcpu_count);
   DomainRun run(vcpu_count);
   run.timeout = options.timeout.value_or(default_timeout);
-  auto done = run_xen_domain(host, machine, platform, mode, std::span(ports), run);
+  std::vector<Devices*> devices;
+  for (TestPorts& each : ports) devices.push_back(&each);
+  auto done = run_xen_domain(host, machine, platform, mode, devices, run);
   if (!done) return done.error().message();
 
   RunReport report{.mode = mode, .vcpus = std::vector<VcpuReport>(vcpu_count)};

@@ -4,16 +4,11 @@
 // else: the user, watchdogs, the time being out.
 #pragma once
 
-#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <cstddef>
-#include <new>
-#include <utility>
 #include <vector>
 
-#include "sandbox.hpp"
 #include "vcpu_loop.hpp"
 #include "vcpu_threads.hpp"
 #include "vmm_base/result.hpp"
@@ -32,38 +27,6 @@ struct DomainRun {
 
 // Calls body(id, vcpu) on each vCPU's thread until each has returned, one has a fault, the loop is
 // stopped, or the time is out; false if that was it. Error: a thread couldn't be started.
-template <class Body>
-Result<bool> run_vcpus(VcpuThreads& threads, DomainRun& run, Body&& body) {
-  const auto busy = boost::asio::make_work_guard(run.loop);
-  bool timed_out = false;
-  boost::asio::steady_timer timeout(run.loop);
-  if (run.timeout.count() != 0) {
-    timeout.expires_after(run.timeout);
-    timeout.async_wait([&](boost::system::error_code cancelled) {
-      if (cancelled) return;
-      timed_out = true;
-      run.loop.stop();
-    });
-  }
-  // `body` is gone once this returns, however it does.
-  struct Ended {
-    VcpuThreads& threads;
-    ~Ended() { threads.stop(); }
-  } const ended{threads};
-  VMM_CHECK(threads.start(
-      [&](XenVcpuId id, VcpuRunner& vcpu) {
-        sandbox::confine(sandbox::vcpu);
-        try {
-          body(id, vcpu);
-        } catch (const std::bad_alloc&) {
-          run.states[id.value].fault = "out of memory";
-        }
-        if (!run.states[id.value].fault.empty()) run.loop.stop();
-      },
-      [&] { run.loop.stop(); }));
-  if (run.is_last) sandbox::confine(sandbox::loop);
-  run.loop.run();
-  return !timed_out;
-}
+Result<bool> run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::Body& body);
 
 }  // namespace vmm_reference

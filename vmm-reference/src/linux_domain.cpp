@@ -9,10 +9,12 @@
 #include <vector>
 
 #include "console.hpp"
+#include "hypercalls.hpp"
 #include "linux_loader/acpi.hpp"
 #include "linux_loader/boot.hpp"
 #include "linux_loader/mapped_file.hpp"
 #include "sandbox.hpp"
+#include "vcpu_loop.hpp"
 #include "vfio_devices.hpp"
 #include "xen_domain.hpp"
 
@@ -60,26 +62,31 @@ Result<void> set_state(const kvm_ioctls::Vcpu& vcpu, const linux_loader::CpuStat
 
 using Pci = PciRoot<VfioFunction>;
 
-// All vCPUs' ports, and devices in memory, are the machine's.
-struct SharedPorts {
-  PcPorts* pc;
-  Pci* pci;  // null without --vfio
-  bool out(std::uint16_t port, std::span<const std::byte> data) {
-    if (pci == nullptr || !Pci::is_port(port)) return pc->out(port, data);
-    pci->out(port, data);
+// One for all vCPUs.
+class LinuxDevices final : public Devices {
+ public:
+  LinuxDevices(PcPorts& pc, Pci* pci) noexcept : pc_(pc), pci_(pci) {}  // null without --vfio
+
+  bool out(std::uint16_t port, std::span<const std::byte> data) override {
+    if (pci_ == nullptr || !Pci::is_port(port)) return pc_.out(port, data);
+    pci_->out(port, data);
     return true;
   }
-  void in(std::uint16_t port, std::span<std::byte> data) {
-    if (pci == nullptr || !Pci::is_port(port)) return pc->in(port, data);
-    pci->in(port, data);
+  void in(std::uint16_t port, std::span<std::byte> data) override {
+    if (pci_ == nullptr || !Pci::is_port(port)) return pc_.in(port, data);
+    pci_->in(port, data);
   }
-  void write_memory(Gpa gpa, std::span<const std::byte> data) {
-    if (pci != nullptr) pci->write_memory(gpa, data);
+  void read_memory(Gpa gpa, std::span<std::byte> data) override {
+    if (pci_ == nullptr) return Devices::read_memory(gpa, data);
+    pci_->read_memory(gpa, data);
   }
-  void read_memory(Gpa gpa, std::span<std::byte> data) {
-    if (pci != nullptr) return pci->read_memory(gpa, data);
-    std::fill(data.begin(), data.end(), std::byte{0xff});
+  void write_memory(Gpa gpa, std::span<const std::byte> data) override {
+    if (pci_ != nullptr) pci_->write_memory(gpa, data);
   }
+
+ private:
+  PcPorts& pc_;
+  Pci* pci_;
 };
 
 // How the guest ended is what is said first.
@@ -114,18 +121,20 @@ Ending ending_of(xen_abi::ShutdownReason reason) {
 }
 
 Result<bool> run_as_xen_guest(const Host& host, Machine& machine, IrqRoutes& routes, TimerMode mode,
-                              std::span<SharedPorts> ports, DomainRun& run, FirstEnding& ending) {
+                              std::span<Devices* const> devices, DomainRun& run,
+                              FirstEnding& ending) {
   XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus);
   platform.on_shutdown([&](xen_abi::ShutdownReason reason) { ending.is(ending_of(reason)); });
-  return run_xen_domain(host, machine, platform, mode, ports, run);
+  return run_xen_domain(host, machine, platform, mode, devices, run);
 }
 
-Result<bool> run_as_kvm_guest(Machine& machine, std::span<SharedPorts> ports, DomainRun& run) {
+Result<bool> run_as_kvm_guest(Machine& machine, std::span<Devices* const> devices, DomainRun& run) {
   VMM_TRY(signal, kvm_ioctls::KickSignal::install());
   VcpuThreads threads(machine.vcpus, signal);
   return run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
     run_vcpu(
-        vcpu, NoCalls{}, ports[id.value], [&] { return threads.serve(id); }, run.states[id.value]);
+        vcpu, NoCalls{}, *devices[id.value], [&] { return threads.serve(id); },
+        run.states[id.value]);
   });
 }
 
@@ -189,9 +198,10 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
   Console console(run.loop, [&] { ending.is(Ending::left); });
   PcPorts pc(machine.vm, console, [&](Ending how) { ending.is(how); });
   console.connect([&](std::span<const std::uint8_t> typed) { return pc.type(typed); });
-  std::vector<SharedPorts> ports(vcpus, SharedPorts{&pc, vfio ? &vfio->root() : nullptr});
-  auto in_time = xen ? run_as_xen_guest(host, machine, routes, mode, std::span(ports), run, ending)
-                     : run_as_kvm_guest(machine, std::span(ports), run);
+  LinuxDevices all(pc, vfio ? &vfio->root() : nullptr);
+  const std::vector<Devices*> devices(vcpus, &all);
+  auto in_time = xen ? run_as_xen_guest(host, machine, routes, mode, devices, run, ending)
+                     : run_as_kvm_guest(machine, devices, run);
   if (!in_time) return in_time.error().message();
 
   LinuxRun result{.ending =

@@ -243,9 +243,9 @@ std::string why_not(const Error& error) {
          ": a kernel with CONFIG_SECCOMP_FILTER is needed, or --no-sandbox";
 }
 
-void confine(unsigned who) noexcept {
+void confine(Thread who) noexcept {
   if (!entered) return;
-  self = static_cast<Thread>(who);
+  self = who;
   if (auto loaded = load(programs[who], 0); !loaded) {
     Line line;
     line.add("vmm-reference: ");

@@ -36,9 +36,8 @@ void note_inherited_files();
 // Its error, for the user.
 [[nodiscard]] std::string why_not(const vmm_base::Error& error);
 
-// From here on the calling thread may do no more than `who`, of loop, vcpu and timers, needs.
-// Nothing if the process isn't in the sandbox; ends it if that fails, for which only memory can
-// lack.
-void confine(unsigned who) noexcept;
+// From here on the calling thread may do no more than such a thread needs. Nothing if the process
+// isn't in the sandbox; ends it if that fails, for which only memory can lack.
+void confine(Thread who) noexcept;
 
 }  // namespace vmm_reference::sandbox

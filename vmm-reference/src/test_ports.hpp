@@ -11,6 +11,7 @@
 #include <cstring>
 #include <span>
 
+#include "devices.hpp"
 #include "vmm_reference/guest_protocol.hpp"
 
 namespace vmm_reference {
@@ -21,9 +22,9 @@ inline bool is_text(std::uint32_t character) {
 }
 
 // One vCPU's.
-class TestPorts {
+class TestPorts final : public Devices {
  public:
-  bool out(std::uint16_t port, std::span<const std::byte> data) {
+  bool out(std::uint16_t port, std::span<const std::byte> data) override {
     std::uint32_t value = 0;
     std::memcpy(&value, data.data(), std::min(data.size(), sizeof(value)));
     switch (port) {
@@ -42,7 +43,7 @@ class TestPorts {
         return true;  // as on a PC, nobody is at home there
     }
   }
-  void in(std::uint16_t /*port*/, std::span<std::byte> data) {
+  void in(std::uint16_t /*port*/, std::span<std::byte> data) override {
     std::fill(data.begin(), data.end(), std::byte{0xff});
   }
 

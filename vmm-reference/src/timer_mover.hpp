@@ -5,7 +5,6 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <functional>
@@ -19,10 +18,7 @@ namespace vmm_reference {
 class TimerMover {
  public:
   // Calls `kick`, after which each vCPU's thread is to call move(), every 300 us.
-  TimerMover(boost::asio::io_context& loop, std::size_t vcpus, std::function<void()> kick)
-      : tick_(loop), kick_(std::move(kick)), in_kernel_(vcpus) {
-    wait();
-  }
+  TimerMover(boost::asio::io_context& loop, std::size_t vcpus, std::function<void()> kick);
 
   // On the vCPU's thread.
   template <class Handler>
@@ -33,14 +29,7 @@ class TimerMover {
   }
 
  private:
-  void wait() {
-    tick_.expires_after(std::chrono::microseconds(300));
-    tick_.async_wait([this](boost::system::error_code cancelled) {
-      if (cancelled) return;
-      kick_();
-      wait();
-    });
-  }
+  void wait();
 
   boost::asio::steady_timer tick_;
   std::function<void()> kick_;

@@ -3,16 +3,16 @@
 // The run loop of one vCPU.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
+#include <utility>
 
+#include "devices.hpp"
 #include "exit_name.hpp"
 #include "kvm_ioctls/exit.hpp"
 #include "vmm_base/guest_address.hpp"
+#include "vmm_base/result.hpp"
 
 namespace vmm_reference {
 
@@ -24,54 +24,36 @@ struct VcpuState {
   std::string fault;              // once the thread has ended
 };
 
-template <class Ports>
-concept HasMemoryDevices = requires(Ports& ports, vmm_base::Gpa gpa, std::span<std::byte> data) {
-  ports.read_memory(gpa, data);
-  ports.write_memory(gpa, data);
-};
-
-// Runs until `ports` or a fault ends it, or `interrupted()`, which is called when a signal has
+// Runs until `devices` or a fault ends it, or `interrupted()`, which is called when a signal has
 // come, says not to go on.
 //   calls: what the guest asks of its hypervisor. hypercall(exit, state); out(exit, state) and
 //     write_msr(exit), true if that was for them.
-//   ports: out(port, data), false to end, and in(port, data); where there are devices in memory,
-//     write_memory(gpa, data) and read_memory(gpa, data) as well.
-template <class Vcpu, class Calls, class Ports, class Interrupted>
-void run_vcpu(Vcpu& vcpu, Calls&& calls, Ports& ports, const Interrupted& interrupted,
+template <class Vcpu, class Calls, class Interrupted>
+void run_vcpu(Vcpu& vcpu, Calls&& calls, Devices& devices, const Interrupted& interrupted,
               VcpuState& state) {
+  const auto ends_with = [&](std::string fault) {
+    state.fault = std::move(fault);
+    return false;
+  };
   for (bool go_on = true; go_on;) {
-    auto ran = vcpu.run();
-    if (!ran) {
-      state.fault = ran.error().message();
-      return;
-    }
-    kvm_ioctls::Exit& exit = ran.assume_value();
-    go_on = kvm_ioctls::match(
-        exit,
+    const vmm_base::Result<bool> ran = vcpu.run(
         [&](kvm_ioctls::XenHypercall& call) {
           calls.hypercall(call, state);
           return true;
         },
         [&](kvm_ioctls::IoOut& out) {
-          return calls.out(out, state) || ports.out(out.port, std::span<const std::byte>(out.data));
+          return calls.out(out, state) || devices.out(out.port, out.data);
         },
         [&](kvm_ioctls::IoIn& in) {
-          ports.in(in.port, in.data);
+          devices.in(in.port, in.data);
           return true;
         },
-        // As on a PC, nobody is at home there.
         [&](kvm_ioctls::MmioRead& read) {
-          if constexpr (HasMemoryDevices<Ports>) {
-            ports.read_memory(vmm_base::Gpa{read.address}, read.data);
-          } else {
-            std::fill(read.data.begin(), read.data.end(), std::byte{0xff});
-          }
+          devices.read_memory(vmm_base::Gpa{read.address}, read.data);
           return true;
         },
         [&](kvm_ioctls::MmioWrite& write) {
-          if constexpr (HasMemoryDevices<Ports>) {
-            ports.write_memory(vmm_base::Gpa{write.address}, write.data);
-          }
+          devices.write_memory(vmm_base::Gpa{write.address}, write.data);
           return true;
         },
         [&](kvm_ioctls::MsrWrite& write) {
@@ -80,28 +62,23 @@ void run_vcpu(Vcpu& vcpu, Calls&& calls, Ports& ports, const Interrupted& interr
         },
         [&](kvm_ioctls::MsrRead&) { return true; },  // #GP
         [&](kvm_ioctls::Interrupted&) { return interrupted(); },
-        [&](kvm_ioctls::Shutdown&) {
-          state.fault = "the guest crashed (a triple fault)";
-          return false;
-        },
+        [&](kvm_ioctls::Shutdown&) { return ends_with("the guest crashed (a triple fault)"); },
         [&](kvm_ioctls::FailEntry& entry) {
-          state.fault = "the processor refused the guest's state, reason " +
-                        std::to_string(entry.hardware_reason);
-          return false;
+          return ends_with("the processor refused the guest's state, reason " +
+                           std::to_string(entry.hardware_reason));
         },
         [&](kvm_ioctls::InternalError& error) {
-          state.fault = "KVM internal error, suberror " + std::to_string(error.suberror);
-          return false;
+          return ends_with("KVM internal error, suberror " + std::to_string(error.suberror));
         },
         [&](kvm_ioctls::Other& other) {
-          state.fault = "an exit this VMM doesn't know: KVM_EXIT " + std::to_string(other.reason);
-          return false;
+          return ends_with("an exit this VMM doesn't know: KVM_EXIT " +
+                           std::to_string(other.reason));
         },
-        [&](auto&) {
-          state.fault = "an exit that this guest has no reason for: ";
-          state.fault += exit_name(exit);
-          return false;
+        [&](auto& exit) {
+          return ends_with(std::string("an exit that this guest has no reason for: ") +
+                           exit_name(exit));
         });
+    go_on = ran ? ran.assume_value() : ends_with(ran.error().message());
   }
 }
 

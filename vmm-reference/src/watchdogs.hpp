@@ -5,7 +5,6 @@
 
 #include <array>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <cstdint>
@@ -20,22 +19,10 @@ namespace vmm_reference {
 class Watchdogs {
  public:
   // `bite` is called by the loop.
-  Watchdogs(boost::asio::io_context& loop, std::function<void()> bite)
-      : loop_(loop), bite_(std::move(bite)), timers_{Timer(loop), Timer(loop)} {}
+  Watchdogs(boost::asio::io_context& loop, std::function<void()> bite);
 
   // From any thread. nullopt: never.
-  void set(std::uint32_t index, std::optional<std::chrono::seconds> after) {
-    const auto from = std::chrono::steady_clock::now();
-    boost::asio::post(loop_, [this, index, after, from] {
-      Timer& timer = timers_[index];
-      timer.cancel();
-      if (!after) return;
-      timer.expires_at(from + *after);
-      timer.async_wait([this](boost::system::error_code cancelled) {
-        if (!cancelled) bite_();
-      });
-    });
-  }
+  void set(std::uint32_t index, std::optional<std::chrono::seconds> after);
 
  private:
   using Timer = boost::asio::steady_timer;

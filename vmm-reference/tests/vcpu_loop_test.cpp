@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvm_ioctls/double.hpp"
+#include "kvm_ioctls/kicker.hpp"
 
 namespace vmm_reference {
 namespace {
@@ -31,13 +32,13 @@ struct Calls {
   bool write_msr(kvm_ioctls::MsrWrite& write) { return write.index() == 0x10; }
   int& hypercall_ports;
 };
-struct Ports {
+struct Ports final : Devices {
   static constexpr std::uint16_t last = 0xf4;
-  bool out(std::uint16_t port, std::span<const std::byte> data) {
+  bool out(std::uint16_t port, std::span<const std::byte> data) override {
     written.emplace_back(port, std::to_integer<int>(data[0]));
     return port != last;
   }
-  void in(std::uint16_t port, std::span<std::byte> data) {
+  void in(std::uint16_t port, std::span<std::byte> data) override {
     data[0] = static_cast<std::byte>(port + 1);
   }
   std::vector<std::pair<std::uint16_t, int>> written;
@@ -47,6 +48,7 @@ struct Loop : testing::Test {
   kvm_ioctls::KvmDouble kvm;
   kvm_ioctls::Vm vm = std::move(kvm.open().value().create_vm().value());
   kvm_ioctls::Vcpu vcpu = std::move(vm.create_vcpu({0}).value());
+  kvm_ioctls::Runner<kvm_ioctls::Vcpu> runner{vcpu, kvm_ioctls::KickSignal::install().value()};
   Ports ports;
   VcpuState state;
   int hypercall_ports = 0;
@@ -56,7 +58,7 @@ struct Loop : testing::Test {
 
   void run() {
     run_vcpu(
-        vcpu, Calls{hypercall_ports}, ports,
+        runner, Calls{hypercall_ports}, ports,
         [&] {
           ++interruptions;
           return go_on;
@@ -65,7 +67,7 @@ struct Loop : testing::Test {
   }
   void note(const guest::Step& step) {
     kvm.vcpu(0).runs(step);
-    auto exit = vcpu.run();
+    auto exit = runner.run();
     ASSERT_TRUE(exit);
     seen.insert(exit.assume_value().index());
   }

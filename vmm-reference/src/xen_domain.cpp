@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "xen_domain.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include "hypercall_port.hpp"
+#include "hypercalls.hpp"
+#include "timer_mover.hpp"
+#include "timer_thread.hpp"
+#include "vcpu_loop.hpp"
+#include "vcpu_threads.hpp"
+#include "watchdogs.hpp"
+#include "xen_handlers.hpp"
+#include "xen_hcall/dispatcher.hpp"
+#include "xen_hcall/multicall_op.hpp"
+#include "xen_timer/delegated_backend.hpp"
+#include "xen_timer/handler.hpp"
+#include "xen_timer/irqfd_backend.hpp"
+#include "xen_timer/timerfd_backend.hpp"
+
+namespace vmm_reference {
+
+namespace {
+
+template <class Backend>
+Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform, Backend& backend,
+                      TimerMode mode, std::span<Devices* const> devices, DomainRun& run) {
+  const auto count = static_cast<std::uint32_t>(machine.vcpus.size());
+  xen_timer::Handler timer(platform, backend);
+  XenHandlers others(platform, machine);
+  xen_hcall::Dispatcher calls(timer, others);
+  xen_hcall::MulticallOp multicall(platform, calls);
+  xen_hcall::Dispatcher dispatcher(multicall, calls);
+
+  std::optional<HypercallPort> hypercall_port;
+  if (!host.xen_exits) hypercall_port.emplace(machine.memory);
+  auto timer_thread = TimerThread::start(timer, backend.fd());
+  if (!timer_thread) return timer_thread.error();
+  VMM_TRY(signal, kvm_ioctls::KickSignal::install());
+  VcpuThreads threads(machine.vcpus, signal);
+  Watchdogs watchdogs(run.loop, [&] { platform.shutdown(xen_abi::ShutdownReason::watchdog); });
+
+  platform.on_timer_bound([&](XenVcpuId vcpu, EventPort port) {
+    return port == EventPort{} ? timer.unbind(vcpu) : timer.bind(vcpu, port);
+  });
+  platform.on_work([&](XenVcpuId id, const std::function<Result<void>()>& work) {
+    return threads.run_on(id, work);
+  });
+  platform.on_watchdog([&](std::uint32_t index, std::optional<std::chrono::seconds> after) {
+    watchdogs.set(index, after);
+  });
+
+  std::optional<TimerMover> mover;
+  if (mode == TimerMode::moving) mover.emplace(run.loop, count, [&] { threads.kick_all(); });
+  return run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
+    const auto interrupted = [&] {
+      if (mover) mover->move(timer, id);
+      return threads.serve(id);
+    };
+    run_vcpu(vcpu,
+             XenCalls(machine.vcpus[id.value], id, platform, dispatcher,
+                      hypercall_port ? &*hypercall_port : nullptr),
+             *devices[id.value], interrupted, run.states[id.value]);
+  });
+}
+
+}  // namespace
+
+Result<bool> run_xen_domain(const Host& host, Machine& machine, XenPlatform& platform,
+                            TimerMode mode, std::span<Devices* const> devices, DomainRun& run) {
+  const auto count = static_cast<std::uint32_t>(machine.vcpus.size());
+  const auto with = [&](auto backend) -> Result<bool> {
+    if (!backend) return backend.error();
+    return run_with(host, machine, platform, backend.value(), mode, devices, run);
+  };
+  switch (mode) {
+    case TimerMode::userspace:
+      return with(xen_timer::TimerfdBackend::create(count));
+    case TimerMode::irqfd:
+      return with(xen_timer::IrqfdBackend<XenPlatform>::create(platform, count));
+    case TimerMode::kernel:  // The calls come to us, too, until VIRQ_TIMER is bound.
+    case TimerMode::moving:  // The same, after each move to userspace.
+    case TimerMode::delegated:
+      break;
+  }
+  return with(xen_timer::DelegatedBackend<XenPlatform>::create(platform, count));
+}
+
+}  // namespace vmm_reference
