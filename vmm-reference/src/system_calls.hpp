@@ -56,6 +56,7 @@ inline constexpr SystemCall system_calls[] = {
     {SCMP_SYS(seccomp), set_up},
     // stderr, stdout; signal handlers, and whoever posts to the loop, write as well.
     {SCMP_SYS(write), all},
+    {SCMP_SYS(writev), all},  // what glibc says before it aborts
 
     // --- Boost.Asio: the main thread's loop, which others stop and post to ---
     {SCMP_SYS(epoll_create1), set_up},
