@@ -201,6 +201,14 @@ macro(vmm_tests)
   endforeach()
 endmacro()
 
+# vmm_run_by_ctest(TARGET...): the target `unit_tests` has them. A sanitizer's preset builds no more.
+function(vmm_run_by_ctest)
+  if(NOT TARGET unit_tests)
+    add_custom_target(unit_tests)
+  endif()
+  add_dependencies(unit_tests ${ARGN})
+endfunction()
+
 # vmm_readme_test([TESTS...]): the tests that README.md names are, here or in TESTS.
 function(vmm_readme_test)
   add_test(NAME ${PROJECT_NAME}.Readme.NamesTestsThatAre
@@ -208,6 +216,19 @@ function(vmm_readme_test)
       "-DTESTS=${CMAKE_CURRENT_SOURCE_DIR}/*.cpp;${ARGN}" -DWHOLE_TREE=${_VMM_CMAKE_DIR}/../..
       -P ${_VMM_CMAKE_DIR}/readme_names_tests.cmake)
   set_tests_properties(${PROJECT_NAME}.Readme.NamesTestsThatAre PROPERTIES LABELS unit)
+endfunction()
+
+# vmm_readme_example(NAME FILE): a program that README.md shows as it is, and that is run as a test.
+function(vmm_readme_example name file)
+  add_executable(${name} ${file})
+  set_target_properties(${name} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF)
+  add_test(NAME ${PROJECT_NAME}.Examples.${name} COMMAND ${name})
+  vmm_run_by_ctest(${name})
+  add_test(NAME ${PROJECT_NAME}.Examples.ReadmeShows.${name}
+    COMMAND ${CMAKE_COMMAND} -DREADME=${PROJECT_SOURCE_DIR}/README.md
+      -DCODE=${CMAKE_CURRENT_SOURCE_DIR}/${file} -P ${_VMM_CMAKE_DIR}/readme_shows.cmake)
+  set_tests_properties(${PROJECT_NAME}.Examples.${name} ${PROJECT_NAME}.Examples.ReadmeShows.${name}
+    PROPERTIES LABELS unit)
 endfunction()
 
 # vmm_test(NAME LABEL... [LINK target...]): NAME.cpp is a GoogleTest program; LABELS say what it
@@ -223,6 +244,7 @@ function(vmm_test name)
     set(arg_LABELS unit)
   endif()
   if(NOT "lab" IN_LIST arg_LABELS)
+    vmm_run_by_ctest(${name})
     gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${PROJECT_NAME}.
       PROPERTIES LABELS "${arg_LABELS}" SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
   endif()
@@ -279,6 +301,7 @@ function(vmm_fuzz name)
   else()
     target_sources(${name} PRIVATE ${_VMM_CMAKE_DIR}/fuzz/replay.cpp)
     add_test(NAME ${PROJECT_NAME}.Fuzz.${name} COMMAND ${name} ${inputs})
+    vmm_run_by_ctest(${name})
     set_tests_properties(${PROJECT_NAME}.Fuzz.${name} PROPERTIES LABELS unit)
   endif()
 endfunction()

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "host_errors.hpp"
 #include "vcpu_loop.hpp"
 #include "vcpu_threads.hpp"
 #include "vmm_base/result.hpp"
@@ -21,8 +22,11 @@ struct DomainRun {
   explicit DomainRun(std::size_t vcpus) : states(vcpus) {}
   boost::asio::io_context loop;         // stop() ends the run, from any thread
   std::chrono::nanoseconds timeout{0};  // 0: none
-  bool is_last = false;           // of this process, so that it needs nothing more than to end
-  std::vector<VcpuState> states;  // by Xen vCPU id, for when it is over
+  bool is_last = false;  // of this process, so that it needs nothing more than to end
+  // For when it is over:
+  std::vector<VcpuState> states;     // by Xen vCPU id
+  HostErrors errors;                 // of no vCPU's hypercall
+  std::chrono::nanoseconds spun{0};  // for timers
 };
 
 // Calls body(id, vcpu) on each vCPU's thread until each has returned, one has a fault, the loop is

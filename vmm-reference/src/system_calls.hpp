@@ -67,7 +67,7 @@ inline constexpr SystemCall system_calls[] = {
     {SCMP_SYS(epoll_wait), loop},
     {SCMP_SYS(fcntl), loop | vcpu, Only::own_files},  // kvm-ioctls' IrqFd, too
     {SCMP_SYS(rt_sigaction), loop, Only::not_sigsys},
-    {SCMP_SYS(read), loop | timers},  // stdin; the timerfd
+    {SCMP_SYS(read), loop},
     {SCMP_SYS(close), loop | vcpu},
 
     // --- xen-timer's back ends, and timer_thread.hpp ---
