@@ -30,7 +30,8 @@
 namespace xen_timer {
 
 // now: the host's clock. set: be readable from then on, HostTime::max() for never, and no longer
-// for what was set before. fd: what is readable, -1 if that isn't a file descriptor.
+// for what was set before. fd: what is readable, -1 if that isn't a file descriptor. There may be a
+// clear, too, which expire() calls first: be no longer readable for what has passed.
 template <class A>
 concept Alarm = requires(A& alarm, xen_clock::HostTime due) {
   { alarm.now() } -> std::same_as<xen_clock::HostTime>;
@@ -212,6 +213,8 @@ class QueueBackend {
   template <std::invocable<XenVcpuId> Now, std::invocable<XenVcpuId, EventPort> Fire>
   Result<void> expire(Now&& guest_now, Fire&& fire) {
     State& s = *state_;
+    // First of all: an alarm set after this is not cleared, one set before is served below.
+    if constexpr (requires { s.alarm.clear(); }) s.alarm.clear();
     Result<void> result = vmm_base::success();
     std::unique_lock lock(s.mutex);
     if constexpr (EarlyAlarm<A>) s.alarm.woke();
