@@ -271,6 +271,13 @@ function(vmm_test name)
   endif()
 endfunction()
 
+# vmm_faults_test(NAME …): the same, with faults/failing_calls.hpp.
+function(vmm_faults_test name)
+  vmm_test(${name} ${ARGN} SOURCES ${_VMM_CMAKE_DIR}/faults/failing_calls.cpp)
+  target_include_directories(${name} PRIVATE ${_VMM_CMAKE_DIR}/faults)
+  target_link_libraries(${name} PRIVATE ${CMAKE_DL_LIBS})
+endfunction()
+
 # vmm_bench(NAME [LINK target...]): NAME.cpp is a Google Benchmark program; the target `benches` has
 # all of them.
 function(vmm_bench name)

@@ -13,7 +13,7 @@
 
 namespace guest {
 
-constexpr unsigned max_vcpus = 8;
+constexpr unsigned max_vcpus = vmm_reference::max_vcpus;
 
 inline std::uint64_t address(const volatile void* p) { return reinterpret_cast<std::uintptr_t>(p); }
 

@@ -64,6 +64,6 @@ gdt_pointer:
 
         .bss
         .balign 16
-stacks: .space  8 << 14
+stacks: .space  64 << 14         /* vmm_reference::max_vcpus */
 
         .section .note.GNU-stack, "", @progbits

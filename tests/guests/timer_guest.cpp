@@ -42,7 +42,8 @@ void timer_fired(Vcpu& self, std::int64_t now) {
     ++report.unasked;
     return;
   }
-  report.lateness_ns[report.armed - 1] = now - self.deadline;
+  report.lateness_ns[(report.armed - 1) % vmm_reference::max_timers] = now - self.deadline;
+  if (now < self.deadline) ++report.early;
   self.armed = false;
 }
 
@@ -134,7 +135,8 @@ void arm_and_sleep(Vcpu& self, std::uint32_t id, std::int64_t distance) {
 
 }  // namespace
 
-extern "C" void guest_main(std::uint64_t index, std::uint64_t count, std::uint64_t timers) {
+extern "C" void guest_main(std::uint64_t index, std::uint64_t count, std::uint64_t timers,
+                           std::uint64_t load_ms) {
   const std::uint32_t xen = guest::find_xen();
   if (xen == 0) guest::fail("timer-guest: no Xen in CPUID\n");
   const std::uint32_t id = guest::cpuid(xen + xen_abi::cpuid::leaf_hvm).ebx;
@@ -158,7 +160,16 @@ extern "C" void guest_main(std::uint64_t index, std::uint64_t count, std::uint64
   set_up_vcpu(self, id);
 
   std::uint64_t seed = 0x9e3779b97f4a7c15 * (index + 1);
-  for (std::uint64_t i = 0; i < timers; ++i) arm_and_sleep(self, id, random_distance(seed));
+  if (load_ms == 0) {
+    for (std::uint64_t i = 0; i < timers; ++i) arm_and_sleep(self, id, random_distance(seed));
+  } else {
+    const std::int64_t end =
+        guest::pvclock(self.info->time) + static_cast<std::int64_t>(load_ms) * 1'000'000;
+    while (guest::pvclock(self.info->time) < end) {
+      // From what has passed before the call is made to a little ahead.
+      arm_and_sleep(self, id, random_distance(seed) % shortest_ns);
+    }
+  }
 
   const std::int64_t stopped =
       guest::hypercall(hypercall::vcpu_op, xen_abi::vcpuop::stop_singleshot_timer, id);

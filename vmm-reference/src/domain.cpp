@@ -18,14 +18,15 @@ namespace {
 constexpr std::uint64_t ram_size = 64 << 20;
 constexpr std::chrono::seconds default_timeout{60};
 
-Result<void> set_entry(Machine& machine, Gpa entry, std::uint32_t timers) {
+Result<void> set_entry(Machine& machine, Gpa entry, const Options& options) {
   VMM_CHECK(write_page_tables(machine.memory));
   for (std::size_t index = 0; index < machine.vcpus.size(); ++index) {
     kvm_regs regs{};
     regs.rip = entry.value;
     regs.rdi = index;
     regs.rsi = machine.vcpus.size();
-    regs.rdx = timers;
+    regs.rdx = options.count;
+    regs.rcx = static_cast<std::uint64_t>(options.load.count());
     VMM_CHECK(enter_long_mode(machine.vcpus[index], regs));
   }
   return vmm_base::success();
@@ -41,7 +42,7 @@ bool read_report(const vm_memory::GuestMemory& memory, Gpa gpa, VcpuReport& vcpu
     return true;
   }
   if (memory.read(gpa, std::as_writable_bytes(std::span(&vcpu.guest, 1))) &&
-      vcpu.guest.magic == report_magic && vcpu.guest.armed <= max_timers) {
+      vcpu.guest.magic == report_magic) {
     return true;
   }
   vcpu.guest = {};
@@ -62,7 +63,7 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
 
   auto image = linux_loader::load_elf(guest, machine.memory);
   if (!image) return options.guest + ": " + image.error().message();
-  if (auto set = set_entry(machine, image.value().entry, options.count); !set) {
+  if (auto set = set_entry(machine, image.value().entry, options); !set) {
     return set.error().message();
   }
 

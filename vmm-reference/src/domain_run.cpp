@@ -3,11 +3,14 @@
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <new>
 #include <utility>
+
+#include "sandbox.hpp"
 
 namespace vmm_reference {
 
-bool run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::Body& body) {
+Result<bool> run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::Body& body) {
   const auto busy = boost::asio::make_work_guard(run.loop);
   bool timed_out = false;
   boost::asio::steady_timer timeout(run.loop);
@@ -19,14 +22,24 @@ bool run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::Body& bo
       run.loop.stop();
     });
   }
-  threads.start(
+  // `body` may be gone once this returns, however it does.
+  struct Ended {
+    VcpuThreads& threads;
+    ~Ended() { threads.stop(); }
+  } const ended{threads};
+  VMM_CHECK(threads.start(
       [&](XenVcpuId id, VcpuRunner& vcpu) {
-        body(id, vcpu);
+        sandbox::confine(sandbox::vcpu);
+        try {
+          body(id, vcpu);
+        } catch (const std::bad_alloc&) {
+          run.states[id.value].fault = "out of memory";
+        }
         if (!run.states[id.value].fault.empty()) run.loop.stop();
       },
-      [&] { run.loop.stop(); });
+      [&] { run.loop.stop(); }));
+  if (run.is_last) sandbox::confine(sandbox::loop);
   run.loop.run();
-  threads.stop();
   run.at_rest = nullptr;
   return !timed_out;
 }

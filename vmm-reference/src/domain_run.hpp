@@ -33,6 +33,7 @@ struct DomainRun {
   // While the vCPUs run, on the loop's thread: lets the guest and its clock stand still for the
   // time of a call, and go on from there. What the guest is like is filled in but for the devices.
   std::function<Result<void>(const SnapshotUse&)> at_rest{};
+  bool is_last = false;  // of this process, so that it needs nothing more than to end
   // For when it is over:
   std::vector<VcpuState> states;     // by Xen vCPU id
   HostErrors errors;                 // of no vCPU's hypercall
@@ -40,7 +41,7 @@ struct DomainRun {
 };
 
 // Calls body(id, vcpu) on each vCPU's thread until each has returned, one has a fault, the loop is
-// stopped, or the time is out; false if that was it.
-bool run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::Body& body);
+// stopped, or the time is out; false if that was it. Error: a thread couldn't be started.
+Result<bool> run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::Body& body);
 
 }  // namespace vmm_reference

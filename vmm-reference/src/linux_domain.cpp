@@ -21,6 +21,7 @@
 #include "linux_loader/boot.hpp"
 #include "linux_loader/mapped_file.hpp"
 #include "machine_state.hpp"
+#include "sandbox.hpp"
 #include "snapshot_file.hpp"
 #include "vcpu_loop.hpp"
 #include "vfio_devices.hpp"
@@ -170,17 +171,22 @@ Result<bool> run_as_kvm_guest(const Host& host, Machine& machine, std::span<Devi
   });
 }
 
+struct KernelFiles {
+  std::optional<linux_loader::MappedFile> kernel, initramfs;
+};
+
+// An empty string, or what failed.
+std::string open_file(const std::string& path, std::optional<linux_loader::MappedFile>& file) {
+  if (path.empty()) return "";
+  auto opened = linux_loader::MappedFile::open(path.c_str());
+  if (!opened) return cannot_read(path, opened.error());
+  file.emplace(std::move(opened).assume_value());
+  return "";
+}
+
 // Puts the kernel and what it looks for into memory, and the first vCPU at its entry. An empty
 // string, or what failed.
-std::string load(Machine& machine, const Options& options, bool has_pci) {
-  auto kernel = linux_loader::MappedFile::open(options.kernel.c_str());
-  if (!kernel) return cannot_read(options.kernel, kernel.error());
-  std::optional<linux_loader::MappedFile> initramfs;
-  if (!options.initramfs.empty()) {
-    auto opened = linux_loader::MappedFile::open(options.initramfs.c_str());
-    if (!opened) return cannot_read(options.initramfs, opened.error());
-    initramfs.emplace(std::move(opened).assume_value());
-  }
+std::string load(Machine& machine, const KernelFiles& files, const Options& options, bool has_pci) {
   const bool pvh = options.boot == Boot::pvh;
   std::vector<linux_loader::AcpiCpu> cpus;
   for (std::uint32_t id = 0; id < machine.vcpus.size(); ++id) cpus.push_back({XenVcpuId{id}, {id}});
@@ -190,12 +196,13 @@ std::string load(Machine& machine, const Options& options, bool has_pci) {
   auto tables = linux_loader::write_acpi_tables(machine.memory, acpi);
   if (!tables) return tables.error().message();
   auto state = linux_loader::load_linux(
-      machine.memory, {.kernel = kernel.value().bytes(),
-                       .initramfs = initramfs ? initramfs->bytes() : std::span<const std::byte>{},
-                       .cmdline = options.cmdline,
-                       .memory_map = machine.memory_map,
-                       .rsdp = linux_loader::rsdp_gpa,
-                       .entry = pvh ? linux_loader::Entry::pvh : linux_loader::Entry::linux64});
+      machine.memory,
+      {.kernel = files.kernel->bytes(),
+       .initramfs = files.initramfs ? files.initramfs->bytes() : std::span<const std::byte>{},
+       .cmdline = options.cmdline,
+       .memory_map = machine.memory_map,
+       .rsdp = linux_loader::rsdp_gpa,
+       .entry = pvh ? linux_loader::Entry::pvh : linux_loader::Entry::linux64});
   if (!state) return cannot_load(options, state.error());
   auto set = set_state(machine.vcpus[0], state.value());
   return set ? "" : set.error().message();
@@ -253,12 +260,25 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
     if (auto* message = std::get_if<std::string>(&opened)) return std::move(*message);
     vfio = std::get<std::unique_ptr<VfioDevices>>(std::move(opened));
   }
+  KernelFiles files;
+  if (auto failed = open_file(options.kernel, files.kernel); !failed.empty()) return failed;
+  if (auto failed = open_file(options.initramfs, files.initramfs); !failed.empty()) return failed;
+  // All files are open, and none of a kernel's bytes was looked at.
+  if (options.sandbox) {
+    const bool snapshots = saved != nullptr || !options.snapshot_to.empty();
+    if (auto entered = sandbox::enter(snapshots); !entered) {
+      return sandbox::why_not(entered.error());
+    }
+  }
   if (saved == nullptr) {
-    if (auto failed = load(machine, options, vfio != nullptr); !failed.empty()) return failed;
+    if (auto failed = load(machine, files, options, vfio != nullptr); !failed.empty()) {
+      return failed;
+    }
   }
 
   DomainRun run(vcpus);
   run.timeout = options.timeout.value_or(std::chrono::seconds(0));
+  run.is_last = true;
   FirstEnding ending(run.loop);
   std::function<void()> snapshot;
   Console console(

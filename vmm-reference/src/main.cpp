@@ -12,6 +12,7 @@
 #include "linux_domain.hpp"
 #include "options.hpp"
 #include "report.hpp"
+#include "sandbox.hpp"
 #include "saved_guest.hpp"
 
 namespace {
@@ -60,6 +61,12 @@ int run(const Options& options) {
   ::uname(&kernel);
   std::printf("Linux %s: %s\n", kernel.release, host.description().c_str());
   print_head(stdout);
+  std::fflush(stdout);  // which has looked at the file by now
+  if (options.sandbox) {
+    if (auto entered = sandbox::enter(); !entered) {
+      return end(sandbox::why_not(entered.error()), bad_run);
+    }
+  }
   bool good = true;
   bool exact = true;
   for (const std::uint32_t vcpus : options.vcpus) {
@@ -142,6 +149,7 @@ int boot(Options options) {
 
 int main(int argc, char** argv) {
   try {
+    sandbox::note_inherited_files();
     auto parsed = parse_options(argc, argv);
     if (const int* status = std::get_if<int>(&parsed)) return *status;
     const Options& options = std::get<Options>(parsed);

@@ -47,7 +47,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
 
   auto* vcpus =
       app.add_option("--vcpus", options.vcpus,
-                     "How many vCPUs, 1 to 8; several numbers for several runs of a test guest")
+                     "How many vCPUs, 1 to 64; several numbers for several runs of a test guest")
           ->delimiter(',')
           ->transform(without_key("num"))
           ->check(CLI::Range(1u, max_vcpus))
@@ -70,6 +70,11 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
           ->check(CLI::Range(1, 86'400))
           ->option_text("S");
   app.add_option("--device", options.device, "KVM's device")->capture_default_str();
+
+  bool no_sandbox = false;
+  app.add_flag("--no-sandbox", no_sandbox,
+               "Let the program do all that its user may: for a debugger, or a kernel without "
+               "seccomp");
 
   auto* guest = app.add_option("guest", options.guest, "The guest, an ELF file of tests/guests")
                     ->check(CLI::ExistingFile)
@@ -164,6 +169,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
     return complain("--boot native has no Xen timers: leave --xen-timer out");
   }
   if (timeout_option->count() != 0) options.timeout = std::chrono::seconds(timeout);
+  options.sandbox = !no_sandbox;
   return options;
 }
 

@@ -49,7 +49,6 @@ constexpr bool keeps_timers_in_kernel(TimerMode mode) noexcept {
   return mode == TimerMode::kernel || mode == TimerMode::moving;
 }
 
-inline constexpr std::uint32_t max_vcpus = 8;
 inline constexpr std::uint32_t max_memory_mib = 1 << 20;
 
 // How a Linux kernel is entered, and whose guest it is.
@@ -61,11 +60,13 @@ enum class Boot {
 
 struct Options {
   std::string guest;                            // path of an ELF file
-  std::vector<std::uint32_t> vcpus{1};          // one run each, 1 to 8
+  std::vector<std::uint32_t> vcpus{1};          // one run each, 1 to max_vcpus
   std::vector<std::string> timers{"auto"};      // one run each: a TimerMode's name, auto or all
   std::uint32_t count = 1000;                   // timers a vCPU
+  std::chrono::milliseconds load{0};            // if not 0: arm anew at once for so long; no option
   std::optional<std::chrono::seconds> timeout;  // a run; test guests: 60 s, Linux guests: none
   std::string device = "/dev/kvm";
+  bool sandbox = false;  // enter it, once all files are open; the program's default is true
   // A Linux guest instead:
   std::string kernel;     // path of a bzImage or vmlinux
   std::string initramfs;  // path; empty for none

@@ -14,10 +14,10 @@ namespace {
 termios original;
 volatile int terminal = -1;
 
-constexpr int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGSYS};
+constexpr int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 
 void give_back_and_die(int signal) {
-  if (terminal >= 0) ::tcsetattr(terminal, TCSANOW, &original);
+  RawTerminal::give_back();
   ::raise(signal);  // SA_RESETHAND: now it does what it would have done
 }
 
@@ -33,6 +33,10 @@ std::optional<RawTerminal> RawTerminal::enter(int fd) {
   RawTerminal raw(fd);
   raw.again();
   return raw;
+}
+
+void RawTerminal::give_back() noexcept {
+  if (terminal >= 0) ::tcsetattr(terminal, TCSANOW, &original);
 }
 
 RawTerminal::RawTerminal(RawTerminal&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}

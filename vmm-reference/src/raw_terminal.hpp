@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A terminal whose every key goes to the guest at once. It is given back as it was by the
-// destructor, and by a signal that ends the process, but SIGKILL.
+// destructor, and by a signal that ends the process, but SIGKILL; of SIGSYS the sandbox's handler
+// is in charge.
 #pragma once
 
 #include <termios.h>
@@ -18,6 +19,9 @@ class RawTerminal {
   RawTerminal(RawTerminal&& other) noexcept;
   RawTerminal& operator=(RawTerminal&&) = delete;
   ~RawTerminal();
+
+  // For a handler of a signal that ends the process: gives back the one that there is, if any.
+  static void give_back() noexcept;
 
   // Once more, after the process was stopped and its shell has set the terminal.
   void again() const noexcept;

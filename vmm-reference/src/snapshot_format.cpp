@@ -15,6 +15,7 @@
 #include "linux_loader/memory_map.hpp"
 #include "vm_superio/serial.hpp"
 #include "vmm_base/guest_address.hpp"
+#include "vmm_reference/guest_protocol.hpp"
 #include "xen_evtchn/channels.hpp"
 
 namespace vmm_reference {

@@ -5,10 +5,11 @@
 //
 //   VMM_TRY(signal, KickSignal::install());
 //   VcpuThreads threads(machine.vcpus, signal);
-//   threads.start([&](XenVcpuId id, VcpuRunner& vcpu) {   // on each thread
-//                   run_vcpu(vcpu, ...);                  // calls serve() when it is interrupted
-//                 },
-//                 [&] { loop.stop(); });                  // once all have ended
+//   VMM_CHECK(threads.start(
+//       [&](XenVcpuId id, VcpuRunner& vcpu) {             // on each thread
+//         run_vcpu(vcpu, ...);                            // calls serve() when it is interrupted
+//       },
+//       [&] { loop.stop(); }));                           // once all have ended
 //   threads.run_on(XenVcpuId{1}, [&] { ... });            // from any thread
 //   threads.pause(); ...; threads.resume();               // from a thread that is no vCPU's
 #pragma once
@@ -20,6 +21,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -28,6 +30,7 @@
 #include "kvm_ioctls/kicker.hpp"
 #include "kvm_ioctls/vcpu.hpp"
 #include "vmm_base/ids.hpp"
+#include "vmm_base/result.hpp"
 
 namespace vmm_reference {
 
@@ -47,27 +50,23 @@ class VcpuThreads {
 
   // Calls body(id, vcpu) on a thread for each vCPU. It has to call serve(id) whenever vcpu.run()
   // was interrupted, and to return when that says so. The last thread to end calls all_ended().
+  // Error: a thread couldn't be had, operand the vCPU; those that could run until stop().
   using Body = std::function<void(XenVcpuId, VcpuRunner&)>;
-  void start(Body body, std::function<void()> all_ended) {
+  vmm_base::Result<void> start(Body body, std::function<void()> all_ended) {
     const std::scoped_lock lock(mutex_);
     body_ = std::move(body);
     all_ended_ = std::move(all_ended);
-    running_ = slots_.size();
     for (std::uint32_t index = 0; index < slots_.size(); ++index) {
+      try {
+        slots_[index].thread = std::thread([this, index] { run(index); });
+      } catch (const std::system_error& error) {
+        return vmm_base::Error{"pthread_create", error.code().value(), index};
+      }
+      // Else nobody may wait for it.
       slots_[index].running = true;
-      slots_[index].thread = std::thread([this, index] {
-        self_ = &slots_[index];
-        VcpuRunner vcpu(vcpus_[index], signal_);
-        body_(XenVcpuId{index}, vcpu);
-        std::unique_lock guard(mutex_);
-        do_asked(guard, slots_[index]);
-        slots_[index].running = false;
-        const bool last = --running_ == 0;
-        changed_.notify_all();  // pause() waits for one less
-        guard.unlock();
-        if (last) all_ended_();
-      });
+      ++running_;
     }
+    return vmm_base::success();
   }
 
   // On the vCPU's thread: does what others have asked for, and waits here as long as all are
@@ -152,6 +151,19 @@ class VcpuThreads {
   }
 
  private:
+  void run(std::uint32_t index) {
+    self_ = &slots_[index];
+    VcpuRunner vcpu(vcpus_[index], signal_);
+    body_(XenVcpuId{index}, vcpu);
+    std::unique_lock guard(mutex_);
+    do_asked(guard, slots_[index]);
+    slots_[index].running = false;
+    const bool last = --running_ == 0;
+    changed_.notify_all();  // pause() waits for one less
+    guard.unlock();
+    if (last) all_ended_();
+  }
+
   struct Asked {
     const std::function<void()>* work;
     bool done = false;

@@ -74,7 +74,7 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
 
   std::optional<TimerMover> mover;
   if (mode == TimerMode::moving) mover.emplace(run.loop, count, [&] { threads.kick_all(); });
-  const bool in_time = run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
+  auto in_time = run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
     const auto interrupted = [&] {
       if (mover) mover->move(timer, id);
       return threads.serve(id);

@@ -37,7 +37,7 @@ struct Threads : testing::Test {
     } while (threads.serve(id));
   }
   void start() {
-    threads.start([this](XenVcpuId id, VcpuRunner& vcpu) { run(id, vcpu); }, [] {});
+    ASSERT_TRUE(threads.start([this](XenVcpuId id, VcpuRunner& vcpu) { run(id, vcpu); }, [] {}));
   }
   bool is_inside(std::uint32_t id) {
     const auto runs = kvm.calls(KVM_RUN);
@@ -78,7 +78,7 @@ TEST_F(Threads, WhilePausedNoneIsInKvmRunAndWorkIsDoneAsEver) {
 // A vCPU that waits for another's thread, which is paused already.
 TEST_F(Threads, OneThatAsksAPausedOneGetsItsAnswerAndIsPausedThen) {
   std::atomic<int> answered = 0;
-  threads.start(
+  ASSERT_TRUE(threads.start(
       [&](XenVcpuId id, VcpuRunner& vcpu) {
         do {
           EXPECT_TRUE(vcpu.run());
@@ -88,7 +88,7 @@ TEST_F(Threads, OneThatAsksAPausedOneGetsItsAnswerAndIsPausedThen) {
           }
         } while (threads.serve(id));
       },
-      [] {});
+      [] {}));
   threads.pause();
   EXPECT_EQ(answered, 1);
   for (std::uint32_t id = 0; id < count; ++id) EXPECT_FALSE(is_inside(id));
@@ -114,7 +114,7 @@ TEST_F(Threads, VcpusThatAskEachOtherAllTheTimeDontHang) {
   constexpr int rounds = 2000;
   std::atomic<int> done = 0;
   std::atomic<std::uint32_t> asking = count;
-  threads.start(
+  ASSERT_TRUE(threads.start(
       [&](XenVcpuId id, VcpuRunner& vcpu) {
         for (int i = 0; i < rounds; ++i) {
           done += threads.run_on(XenVcpuId{(id.value + 1) % count}, [] { return 1; });
@@ -122,7 +122,7 @@ TEST_F(Threads, VcpusThatAskEachOtherAllTheTimeDontHang) {
         --asking;
         run(id, vcpu);
       },
-      [] {});
+      [] {}));
   while (asking != 0) std::this_thread::yield();
   EXPECT_EQ(done, rounds * static_cast<int>(count));
 }
@@ -137,11 +137,11 @@ TEST_F(Threads, NoKickIsLost) {
 TEST_F(Threads, TheLastOneToEndSaysSo) {
   std::atomic<int> said = 0;
   std::atomic<std::uint32_t> ended = 0;
-  threads.start([&](XenVcpuId, VcpuRunner&) { ++ended; },
-                [&] {
-                  EXPECT_EQ(ended, count);
-                  ++said;
-                });
+  ASSERT_TRUE(threads.start([&](XenVcpuId, VcpuRunner&) { ++ended; },
+                            [&] {
+                              EXPECT_EQ(ended, count);
+                              ++said;
+                            }));
   threads.stop();
   EXPECT_EQ(said, 1);
 }

@@ -4,6 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstdint>
+#include <fstream>
+#include <sstream>
+#include <string>
 
 namespace vm_memory {
 namespace {
@@ -59,6 +63,24 @@ TEST(GuestMemoryCreate, RefusesBadRanges) {
   EXPECT_FALSE(GuestMemory::create({{Gpa{0}, page + 1}}));
   EXPECT_FALSE(GuestMemory::create({{Gpa{0}, 2 * page}, {Gpa{page}, page}}));
   EXPECT_FALSE(GuestMemory::create({{Gpa{~0ull << 12}, page}}));
+}
+
+// proc(5): "dd" is VM_DONTDUMP.
+TEST(GuestMemoryCreate, KeepsGuestMemoryOutOfCoreDumps) {
+  const auto memory = GuestMemory::create({{Gpa{0}, 16 * page}}).value();
+  std::ostringstream start;
+  start << std::hex << reinterpret_cast<std::uintptr_t>(memory.host(Gpa{0}, page)) << '-';
+  std::ifstream smaps("/proc/self/smaps");
+  bool ours = false;
+  std::string flags;
+  for (std::string line; std::getline(smaps, line);) {
+    if (line.find('-') == line.find_first_not_of("0123456789abcdef")) {
+      ours = line.compare(0, start.str().size(), start.str()) == 0;
+    } else if (ours && line.compare(0, 8, "VmFlags:") == 0) {
+      flags = line;
+    }
+  }
+  EXPECT_NE(flags.find(" dd"), std::string::npos) << flags;
 }
 
 }  // namespace

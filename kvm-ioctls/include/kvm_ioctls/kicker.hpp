@@ -50,12 +50,14 @@ namespace detail {
 
 // A vCPU's kvm_run mapping, and the thread that runs it, 0 for none.
 struct RunPage {
-  RunPage(kvm_run* its_run, std::size_t its_size) noexcept : run(its_run), size(its_size) {}
+  explicit RunPage(std::size_t its_size) noexcept : size(its_size) {}
   RunPage(const RunPage&) = delete;
   RunPage& operator=(const RunPage&) = delete;
-  ~RunPage() { ::munmap(run, size); }
+  ~RunPage() {
+    if (run != nullptr) ::munmap(run, size);
+  }
 
-  kvm_run* run;
+  kvm_run* run = nullptr;
   std::size_t size;  // bytes
   std::atomic<pid_t> thread = 0;
 };

@@ -41,10 +41,12 @@ class Vcpu : public VcpuRegisters<Vcpu>, public VcpuEvents<Vcpu>, public DeviceA
     if (run_size < sizeof(kvm_run)) {
       return vmm_base::Error{"KVM_GET_VCPU_MMAP_SIZE", EPROTO, run_size};
     }
+    // First, so that no lack of memory leaves the mapping without an owner.
+    auto page = std::make_shared<detail::RunPage>(run_size);
     void* run = ::mmap(nullptr, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
     if (run == MAP_FAILED) return vmm_base::last_error("mmap of kvm_run", id.value);
-    return Vcpu(std::move(fd),
-                std::make_shared<detail::RunPage>(static_cast<kvm_run*>(run), run_size), id);
+    page->run = static_cast<kvm_run*>(run);
+    return Vcpu(std::move(fd), std::move(page), id);
   }
   Vcpu(Vcpu&& other) noexcept
       : fd_(std::move(other.fd_)),

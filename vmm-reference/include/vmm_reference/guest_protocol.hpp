@@ -4,7 +4,8 @@
 // Freestanding: the guests include it, too.
 //
 // At entry, in 64-bit mode with the first 4 GiB mapped to themselves and interrupts off:
-// RDI the vCPU's index, RSI the number of vCPUs, RDX the number of timers to arm on each.
+// RDI the vCPU's index, RSI the number of vCPUs, RDX the number of timers to arm on each; RCX, if
+// not 0: arm for so many ms instead, each as soon as the last has come.
 #pragma once
 
 #include <cstddef>
@@ -16,6 +17,7 @@ inline constexpr std::uint16_t port_text = 0x500;    // 1 byte: a character for 
 inline constexpr std::uint16_t port_report = 0x504;  // 4 bytes: where this vCPU's report lies
 inline constexpr std::uint16_t port_done = 0x508;    // 4 bytes: this vCPU is done; 0 for well
 
+inline constexpr std::uint32_t max_vcpus = 64;
 inline constexpr std::uint32_t max_timers = 4096;
 inline constexpr std::uint32_t report_magic = 0x4d495458;  // "XTIM"
 
@@ -36,7 +38,10 @@ struct TimerReport {
   std::uint32_t fired;        // upcalls with the timer's port pending
   std::uint32_t unasked;      // of those, with no timer armed
   std::uint32_t xen_vcpu_id;  // as CPUID told it
-  // Of the n-th timer: its own clock at the upcall less the deadline, ns; negative is early.
+  std::uint32_t early;        // of those fired, before their deadline by its own clock
+  std::uint32_t reserved;
+  // Of the n-th timer: its own clock at the upcall less the deadline, ns; negative is early. Of the
+  // last max_timers, where there are more.
   std::int64_t lateness_ns[max_timers];
 };
 

@@ -59,9 +59,9 @@ class GuestMemory {
     std::uint64_t size;  // bytes
   };
 
-  // Maps each range; pages cost host memory when they are first touched. EINVAL, operand the
-  // address, for a range that is empty, not page-aligned, beyond 2^52 or on top of another; else
-  // mmap's error.
+  // Maps each range; pages cost host memory when they are first touched, and are in no core dump.
+  // EINVAL, operand the address, for a range that is empty, not page-aligned, beyond 2^52 or on top
+  // of another; else mmap's or madvise's error.
   static Result<GuestMemory> create(std::initializer_list<Range> ranges) {
     GuestMemory memory;
     for (const Range& range : ranges) {
@@ -74,7 +74,11 @@ class GuestMemory {
       void* host = ::mmap(nullptr, range.size, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (host == MAP_FAILED) return vmm_base::last_error("mmap of guest memory", range.size);
-      memory.regions_.emplace_back(range.gpa, static_cast<std::byte*>(host), range.size);
+      Region region(range.gpa, static_cast<std::byte*>(host), range.size);
+      if (::madvise(host, range.size, MADV_DONTDUMP) != 0) {
+        return vmm_base::last_error("MADV_DONTDUMP", range.size);
+      }
+      memory.regions_.push_back(std::move(region));
     }
     return memory;
   }

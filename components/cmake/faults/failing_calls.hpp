@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//
+// System calls, threads and allocations that fail on demand: a test program made of
+// failing_calls.cpp, too, has its own eventfd(), mmap(), timerfd_settime(), operator new, … in
+// place of the C and C++ libraries'. What glibc calls itself doesn't come by here.
+//
+//   failing::next(3, EMFILE);            // the third of those that this process makes from now on
+//   … the code under test …
+//   const failing::Seen seen = failing::none();  // how many there were, and which one failed
+//
+// x86-64.
+#pragma once
+
+#include <cstddef>
+
+namespace failing {
+
+enum class Of { calls, allocations };
+
+struct Seen {
+  std::size_t calls = 0;
+  const char* failed = nullptr;  // the name of the call that was made to fail
+};
+
+// Of all threads' from now on. An allocation that fails throws std::bad_alloc.
+void next(std::size_t nth, int code, Of of = Of::calls) noexcept;
+Seen none() noexcept;
+
+// What this thread calls meanwhile isn't the code under test.
+class Unseen {
+ public:
+  Unseen() noexcept;
+  Unseen(const Unseen&) = delete;
+  Unseen& operator=(const Unseen&) = delete;
+  ~Unseen();
+};
+
+}  // namespace failing
