@@ -20,6 +20,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -230,6 +231,7 @@ void note_inherited_files() {
 
 Result<void> enter(bool may_save) {
   for (const int fd : inherited) ::close(fd);
+  ::tzset();  // which gmtime_r() would do, by a file
   for (const Thread who : {set_up, loop, vcpu, timers}) {
     VMM_TRY(program, make_program(who, may_save));
     programs[who] = std::move(program);

@@ -140,7 +140,7 @@ TEST(SnapshotFormat, AStateThatCantBeIsRefused) {
   const auto is_in = [](const std::string& said, const char* what) {
     return said.find(what) != std::string::npos;
   };
-  EXPECT_TRUE(is_in(said_of("CONF", 8, std::uint32_t{9}), "section CONF of 0: 9 vCPUs"));
+  EXPECT_TRUE(is_in(said_of("CONF", 8, std::uint32_t{65}), "section CONF of 0: 65 vCPUs"));
   EXPECT_TRUE(is_in(said_of("CONF", 0, std::uint32_t{3}), "a guest of another kind"));
   EXPECT_TRUE(is_in(said_of("CONF", 16, std::uint64_t{4097}), "4097 bytes of RAM"));
   EXPECT_TRUE(
