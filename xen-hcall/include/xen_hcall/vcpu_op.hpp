@@ -108,6 +108,12 @@ class VcpuOp {
     }
   }
 
+  // Each vcpu_info may be registered again; for a VMM whose guest is reset, and which has taken
+  // away the vCPUs' areas.
+  void reset() noexcept {
+    for (std::atomic<bool>& registered : registered_) registered = false;
+  }
+
  private:
   struct Call {
     XenVcpuId caller;
