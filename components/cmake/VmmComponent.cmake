@@ -231,6 +231,27 @@ function(vmm_readme_example name file)
     PROPERTIES LABELS unit)
 endfunction()
 
+# vmm_readme_compiles([HEADERS...]): what README.md shows under Examples, behind the component's own
+# headers and HEADERS, is compiled.
+function(vmm_readme_compiles)
+  string(REPLACE - _ name ${PROJECT_NAME})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/README.md)
+  file(READ ${PROJECT_SOURCE_DIR}/README.md text)
+  string(REGEX REPLACE ".*\n## Examples\n(.*)\n## Threat model.*" "\\1" text "${text}")
+  if(NOT text MATCHES "```cpp\n")
+    message(FATAL_ERROR "${PROJECT_SOURCE_DIR}/README.md shows no C++ under Examples")
+  endif()
+  string(REGEX REPLACE "^.*```cpp\n(.*)\n```.*$" "\\1" code "${text}")
+  file(GLOB headers RELATIVE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/include/*/*.hpp)
+  set(includes "")
+  foreach(header IN LISTS ARGN headers)
+    string(APPEND includes "#include <${header}>\n")
+  endforeach()
+  file(CONFIGURE OUTPUT readme.cpp CONTENT "@includes@\n@code@\n" @ONLY)
+  add_library(${name}_readme OBJECT ${CMAKE_CURRENT_BINARY_DIR}/readme.cpp)
+  target_link_libraries(${name}_readme PRIVATE ${name}::${name})
+endfunction()
+
 # vmm_test(NAME LABEL... [LINK target...]): NAME.cpp is a GoogleTest program; LABELS say what it
 # needs beyond a CPU (kvm: a /dev/kvm; lab: a KVM_XEN kernel, see tests/lab).
 function(vmm_test name)

@@ -16,15 +16,18 @@ namespace vmm_reference {
 namespace asio = boost::asio;
 using boost::system::error_code;
 
-Console::Console(asio::io_context& loop, std::function<void()> leave)
+Console::Console(asio::io_context& loop, std::function<void()> leave,
+                 std::function<void()> snapshot)
     : loop_(loop),
       leave_(std::move(leave)),
+      snapshot_(std::move(snapshot)),
       terminal_(RawTerminal::enter(STDIN_FILENO)),
       input_(::epoll_create1(EPOLL_CLOEXEC)),
       input_ready_(loop),
       signals_(loop, SIGINT, SIGTERM, SIGHUP) {
   signals_.add(SIGQUIT);
   signals_.add(SIGCONT);
+  signals_.add(SIGUSR2);
   // A reader that goes away is an error of write(), not the end without a word.
   signals_.add(SIGPIPE);
   await_signal();
@@ -40,6 +43,8 @@ void Console::await_signal() {
     if (failed) return;
     if (signal == SIGCONT) {
       if (terminal_) terminal_->again();
+    } else if (signal == SIGUSR2) {
+      snapshot_();
     } else if (signal != SIGPIPE) {
       leave_();
     }
@@ -118,9 +123,19 @@ void Console::read_input() {
   const std::span read(input.data(), size < 0 ? 0 : static_cast<std::size_t>(size));
   if (!terminal_) {
     typed_.assign(read.begin(), read.end());
-  } else if (!keys_.feed(read, typed_)) {
-    leave_();
-    return;
+  } else {
+    for (const std::uint8_t key : read) {
+      switch (keys_.feed(key, typed_)) {
+        case EscapeKeys::Command::none:
+          break;
+        case EscapeKeys::Command::snapshot:
+          snapshot_();
+          break;
+        case EscapeKeys::Command::leave:
+          leave_();
+          return;
+      }
+    }
   }
   if (terminal_ && typed_.size() > typed_ahead) typed_.resize(typed_ahead);
   pass_on();

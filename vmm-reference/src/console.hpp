@@ -29,8 +29,11 @@ class Console {
   using Guest = std::function<std::size_t(std::span<const std::uint8_t>)>;
 
   // `leave` is called by the loop when the user wants to: by Ctrl-A x on a terminal, by a signal
-  // that asks a program to end, or because what the guest says can't be written: see failure().
-  Console(boost::asio::io_context& loop, std::function<void()> leave);
+  // that asks a program to end, or because what the guest says can't be written: see failure(). So
+  // is `snapshot`: by Ctrl-A s, or by SIGUSR2; SIGUSR1 is KickSignal's.
+  Console(
+      boost::asio::io_context& loop, std::function<void()> leave,
+      std::function<void()> snapshot = [] {});
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
   // Writes what is left, and gives the terminal back.
@@ -64,6 +67,7 @@ class Console {
 
   boost::asio::io_context& loop_;
   std::function<void()> leave_;
+  std::function<void()> snapshot_;
   std::optional<RawTerminal> terminal_;
 
   std::mutex mutex_;

@@ -27,6 +27,7 @@ bool run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::Body& bo
       [&] { run.loop.stop(); });
   run.loop.run();
   threads.stop();
+  run.at_rest = nullptr;
   return !timed_out;
 }
 

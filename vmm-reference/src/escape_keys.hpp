@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// Keys that are the VMM's, among those that the user types for the guest: Ctrl-A x leaves,
-// Ctrl-A Ctrl-A is one Ctrl-A. As with QEMU.
+// Keys that are the VMM's, among those that the user types for the guest: Ctrl-A x leaves, Ctrl-A s
+// takes a snapshot, Ctrl-A Ctrl-A is one Ctrl-A. As with QEMU, but for the snapshot.
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -13,19 +12,19 @@ namespace vmm_reference {
 
 class EscapeKeys {
  public:
-  // Appends to `typed` what is the guest's. False: the user wants to leave; nothing after counts.
-  [[nodiscard]] bool feed(std::span<const std::uint8_t> keys, std::vector<std::uint8_t>& typed) {
-    for (const std::uint8_t key : keys) {
-      if (!escaped_ && key == ctrl_a) {
-        escaped_ = true;
-        continue;
-      }
-      const bool was_escaped = std::exchange(escaped_, false);
-      if (was_escaped && (key == 'x' || key == 'X')) return false;
-      if (was_escaped && key != ctrl_a) continue;  // no such command
-      typed.push_back(key);
+  enum class Command : std::uint8_t { none, leave, snapshot };
+
+  // Appends to `typed` what is the guest's.
+  [[nodiscard]] Command feed(std::uint8_t key, std::vector<std::uint8_t>& typed) {
+    if (!escaped_ && key == ctrl_a) {
+      escaped_ = true;
+      return Command::none;
     }
-    return true;
+    const bool was_escaped = std::exchange(escaped_, false);
+    if (was_escaped && (key == 'x' || key == 'X')) return Command::leave;
+    if (was_escaped && (key == 's' || key == 'S')) return Command::snapshot;
+    if (!was_escaped || key == ctrl_a) typed.push_back(key);  // else no such command
+    return Command::none;
   }
 
  private:

@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <utility>
+#include <vector>
 
 namespace vmm_reference {
 
@@ -58,6 +59,39 @@ Result<void> GrantFrames::reset() {
   }
   frames_ = 1;
   return first;
+}
+
+void GrantFrames::save(XenSnapshot& snapshot) const {
+  const std::scoped_lock lock(mutex_);
+  snapshot.grant_frame_count = frames_;
+  for (std::uint32_t index = 0; index < max_frames; ++index) {
+    if (!gfns_[index]) continue;
+    GrantFrameSnapshot& frame = snapshot.grant_frames.emplace_back();
+    frame.index = index;
+    frame.gfn = *gfns_[index];
+    if (in_ram(frame.gfn) != nullptr) continue;
+    const std::byte* page = own_->host(Gpa{index * page_size}, page_size);
+    frame.page.assign(page, page + page_size);
+  }
+}
+
+Result<void> GrantFrames::restore(const XenSnapshot& snapshot) {
+  for (const GrantFrameSnapshot& frame : snapshot.grant_frames) {
+    const std::byte* ram = frame.gfn >> (52 - page_shift) == 0 ? in_ram(frame.gfn) : nullptr;
+    if ((ram == nullptr) != (frame.page.size() == page_size)) {
+      return vmm_base::Error{"grant table frame of a snapshot", EINVAL, frame.index};
+    }
+    // map() makes it empty, as for a guest that asks for it the first time.
+    const std::vector<std::byte> content =
+        ram == nullptr ? frame.page : std::vector<std::byte>(ram, ram + page_size);
+    VMM_CHECK(map(frame.index, frame.gfn));
+    const std::scoped_lock lock(mutex_);
+    VMM_TRY(to, page(frame.index, frame.gfn));
+    std::memcpy(to, content.data(), page_size);
+  }
+  return grow(snapshot.grant_frame_count) ? Result<void>(vmm_base::success())
+                                          : vmm_base::Error{"grant table frames of a snapshot",
+                                                            EINVAL, snapshot.grant_frame_count};
 }
 
 }  // namespace vmm_reference

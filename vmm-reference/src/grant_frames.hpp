@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "kvm_ioctls/vm.hpp"
+#include "snapshot.hpp"
 #include "vm_memory/guest_memory.hpp"
 #include "vmm_base/guest_address.hpp"
 #include "xen_hcall/grant_table_op.hpp"
@@ -42,6 +43,11 @@ class GrantFrames {
     const std::scoped_lock lock(mutex_);
     return index < max_frames ? gfns_[index] : std::nullopt;
   }
+
+  // At rest. restore() into one that has no frame mapped; EINVAL, operand the frame, for a page
+  // that is there although RAM is, or isn't.
+  void save(XenSnapshot& snapshot) const;
+  vmm_base::Result<void> restore(const XenSnapshot& snapshot);
 
   // EINVAL: no such frame. Else KVM's error: there is a device, say.
   vmm_base::Result<void> map(std::uint32_t index, std::uint64_t gfn);

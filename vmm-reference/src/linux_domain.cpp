@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "linux_domain.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -15,6 +20,8 @@
 #include "linux_loader/acpi.hpp"
 #include "linux_loader/boot.hpp"
 #include "linux_loader/mapped_file.hpp"
+#include "machine_state.hpp"
+#include "snapshot_file.hpp"
 #include "vcpu_loop.hpp"
 #include "vfio_devices.hpp"
 #include "xen_domain.hpp"
@@ -141,9 +148,20 @@ Result<bool> run_as_xen_guest(const Host& host, Machine& machine, IrqRoutes& rou
   return run_xen_domain(host, machine, platform, mode, devices, run);
 }
 
-Result<bool> run_as_kvm_guest(Machine& machine, std::span<Devices* const> devices, DomainRun& run) {
+Result<bool> run_as_kvm_guest(const Host& host, Machine& machine, std::span<Devices* const> devices,
+                              DomainRun& run) {
   VMM_TRY(signal, kvm_ioctls::KickSignal::install());
   VcpuThreads threads(machine.vcpus, signal);
+  if (run.from != nullptr) {
+    VMM_CHECK(restore_kvm_guest(host, machine, *run.from, run.later));
+  }
+  run.at_rest = [&](const SnapshotUse& use) {
+    threads.pause();
+    Snapshot snapshot;
+    auto done = with_kvm_guest_at_rest(host, machine, snapshot, use);
+    threads.resume();
+    return done;
+  };
   return run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
     run_vcpu(
         vcpu, NoCalls{}, *devices[id.value], [&] { return threads.serve(id); },
@@ -151,10 +169,9 @@ Result<bool> run_as_kvm_guest(Machine& machine, std::span<Devices* const> device
   });
 }
 
-}  // namespace
-
-std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
-                                              const Options& options) {
+// Puts the kernel and what it looks for into memory, and the first vCPU at its entry. An empty
+// string, or what failed.
+std::string load(Machine& machine, const Options& options, bool has_pci) {
   auto kernel = linux_loader::MappedFile::open(options.kernel.c_str());
   if (!kernel) return cannot_read(options.kernel, kernel.error());
   std::optional<linux_loader::MappedFile> initramfs;
@@ -163,30 +180,12 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
     if (!opened) return cannot_read(options.initramfs, opened.error());
     initramfs.emplace(std::move(opened).assume_value());
   }
-
-  const bool xen = options.boot != Boot::native;
-  const std::uint32_t vcpus = options.vcpus.front();
-  auto created = create_machine(host, {.ram_size = std::uint64_t{options.memory_mib} << 20,
-                                       .vcpu_count = vcpus,
-                                       .xen = xen,
-                                       .xen_ids = xen && keeps_timers_in_kernel(mode)});
-  if (!created) return created.error().message();
-  Machine machine = std::move(created).assume_value();
-
-  IrqRoutes routes(machine.vm);
-  std::unique_ptr<VfioDevices> vfio;
-  if (!options.vfio.empty()) {
-    auto opened = VfioDevices::open(options.vfio, machine, routes);
-    if (auto* message = std::get_if<std::string>(&opened)) return std::move(*message);
-    vfio = std::get<std::unique_ptr<VfioDevices>>(std::move(opened));
-  }
-
   const bool pvh = options.boot == Boot::pvh;
   std::vector<linux_loader::AcpiCpu> cpus;
-  for (std::uint32_t id = 0; id < vcpus; ++id) cpus.push_back({XenVcpuId{id}, {id}});
+  for (std::uint32_t id = 0; id < machine.vcpus.size(); ++id) cpus.push_back({XenVcpuId{id}, {id}});
   // A PVH guest has its time from Xen.
   linux_loader::AcpiConfig acpi{.cpus = cpus, .cmos_rtc = !pvh};
-  if (vfio) acpi.pci_root = pci_window;
+  if (has_pci) acpi.pci_root = pci_window;
   auto tables = linux_loader::write_acpi_tables(machine.memory, acpi);
   if (!tables) return tables.error().message();
   auto state = linux_loader::load_linux(
@@ -197,18 +196,87 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
                        .rsdp = linux_loader::rsdp_gpa,
                        .entry = pvh ? linux_loader::Entry::pvh : linux_loader::Entry::linux64});
   if (!state) return cannot_load(options, state.error());
-  if (auto set = set_state(machine.vcpus[0], state.value()); !set) return set.error().message();
+  auto set = set_state(machine.vcpus[0], state.value());
+  return set ? "" : set.error().message();
+}
+
+// Writes a snapshot to where it is to go, and says so.
+void take_snapshot(DomainRun& run, PcPorts& pc, const Options& options) {
+  const char* const end = ::isatty(STDERR_FILENO) != 0 ? "\r\n" : "\n";
+  if (options.snapshot_to.empty() || !run.at_rest) {
+    std::fprintf(stderr, "%svmm-reference: no snapshot: there is no --snapshot-to%s", end, end);
+    return;
+  }
+  const auto start = std::chrono::steady_clock::now();
+  std::uint64_t size = 0;
+  const auto done = run.at_rest([&](Snapshot& snapshot) {
+    snapshot.boot = options.boot;
+    snapshot.ports = pc.save();
+    return replace_file(options.snapshot_to, [&](const ByteSink& file) {
+      return write_snapshot(snapshot, [&](std::span<const std::byte> bytes) {
+        size += bytes.size();
+        return file(bytes);
+      });
+    });
+  });
+  if (!done) {
+    std::fprintf(stderr, "%svmm-reference: no snapshot: %s: %s%s", end, options.snapshot_to.c_str(),
+                 done.error().message().c_str(), end);
+    return;
+  }
+  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
+  std::fprintf(
+      stderr, "%svmm-reference: snapshot in %s: %.1f MiB; the guest stood still for %.0f ms%s", end,
+      options.snapshot_to.c_str(), static_cast<double>(size) / (1 << 20), took.count(), end);
+}
+
+}  // namespace
+
+std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
+                                              const Options& options, const SavedGuest* saved) {
+  const bool xen = options.boot != Boot::native;
+  const std::uint32_t vcpus = options.vcpus.front();
+  auto created =
+      create_machine(host, {.ram_size = saved != nullptr ? saved->snapshot().ram_size
+                                                         : std::uint64_t{options.memory_mib} << 20,
+                            .vcpu_count = vcpus,
+                            .xen = xen,
+                            .xen_ids = xen && keeps_timers_in_kernel(mode)});
+  if (!created) return created.error().message();
+  Machine machine = std::move(created).assume_value();
+
+  IrqRoutes routes(machine.vm);
+  std::unique_ptr<VfioDevices> vfio;
+  if (!options.vfio.empty()) {
+    auto opened = VfioDevices::open(options.vfio, machine, routes);
+    if (auto* message = std::get_if<std::string>(&opened)) return std::move(*message);
+    vfio = std::get<std::unique_ptr<VfioDevices>>(std::move(opened));
+  }
+  if (saved == nullptr) {
+    if (auto failed = load(machine, options, vfio != nullptr); !failed.empty()) return failed;
+  }
 
   DomainRun run(vcpus);
   run.timeout = options.timeout.value_or(std::chrono::seconds(0));
   FirstEnding ending(run.loop);
-  Console console(run.loop, [&] { ending.is(Ending::left); });
+  std::function<void()> snapshot;
+  Console console(
+      run.loop, [&] { ending.is(Ending::left); }, [&] { snapshot(); });
   PcPorts pc(machine.vm, console, run.errors, [&](Ending how) { ending.is(how); });
+  snapshot = [&] { take_snapshot(run, pc, options); };
+  if (saved != nullptr) {
+    run.from = &saved->snapshot();
+    if (options.real_time) run.later = saved->age();
+    if (!run.from->ports) return options.restore + ": not of a Linux guest";
+    // Before the interrupt controllers: these then are as they were with the line as it was.
+    auto restored = pc.restore(*run.from->ports);
+    if (!restored) return options.restore + ": " + restored.error().message();
+  }
   console.connect([&](std::span<const std::uint8_t> typed) { return pc.type(typed); });
   LinuxDevices all(pc, vfio ? &vfio->root() : nullptr);
   const std::vector<Devices*> devices(vcpus, &all);
   auto in_time = xen ? run_as_xen_guest(host, machine, routes, mode, devices, run, ending)
-                     : run_as_kvm_guest(machine, devices, run);
+                     : run_as_kvm_guest(host, machine, devices, run);
   if (!in_time) return in_time.error().message();
   if (console.failure()) return console.failure()->message();
 

@@ -11,6 +11,7 @@
 #include "host.hpp"
 #include "options.hpp"
 #include "pc_ports.hpp"
+#include "saved_guest.hpp"
 
 namespace vmm_reference {
 
@@ -21,8 +22,10 @@ struct LinuxRun {
   std::uint64_t punted = 0;            // timer hypercalls that came to us
 };
 
-// Runs the guest until it ends, its serial line being standard input and output. Error: a sentence.
+// Runs the guest until it ends, its serial line being standard input and output; where there is
+// one, from a snapshot, which `options` is to agree with. Error: a sentence.
 [[nodiscard]] std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
-                                                            const Options& options);
+                                                            const Options& options,
+                                                            const SavedGuest* saved = nullptr);
 
 }  // namespace vmm_reference

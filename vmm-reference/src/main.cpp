@@ -5,12 +5,14 @@
 
 #include <fstream>
 #include <iterator>
+#include <optional>
 
 #include "domain.hpp"
 #include "host.hpp"
 #include "linux_domain.hpp"
 #include "options.hpp"
 #include "report.hpp"
+#include "saved_guest.hpp"
 
 namespace {
 
@@ -74,7 +76,25 @@ int run(const Options& options) {
   return good ? 0 : bad_run;
 }
 
-int boot(const Options& options) {
+// What a snapshot's guest has to be, which isn't for the user to say.
+void take_over(const Snapshot& snapshot, Options& options) {
+  options.boot = snapshot.boot;
+  options.vcpus = {static_cast<std::uint32_t>(snapshot.vcpus.size())};
+  if (snapshot.xen && options.timers.front() == "auto") {
+    options.timers = {to_string(snapshot.mode)};
+  }
+}
+
+int boot(Options options) {
+  std::optional<SavedGuest> saved;
+  if (!options.restore.empty()) {
+    auto read = SavedGuest::open(options.restore);
+    if (const auto* message = std::get_if<std::string>(&read)) {
+      return end("--restore " + *message, bad_run);
+    }
+    saved.emplace(std::get<SavedGuest>(std::move(read)));
+    take_over(saved->snapshot(), options);
+  }
   auto opened = Host::open(options.device);
   if (const auto* message = std::get_if<std::string>(&opened)) return end(*message, bad_run);
   const Host& host = std::get<Host>(opened);
@@ -91,7 +111,7 @@ int boot(const Options& options) {
     if (const auto* message = std::get_if<std::string>(&chosen)) return end(*message, bad_usage);
     mode = std::get<std::vector<TimerMode>>(chosen).front();
   }
-  auto ran = run_linux(host, mode, options);
+  auto ran = run_linux(host, mode, options, saved ? &*saved : nullptr);
   if (const auto* message = std::get_if<std::string>(&ran)) return end(*message, bad_run);
   const LinuxRun& run = std::get<LinuxRun>(ran);
   for (const std::string& remark : run.remarks) std::fprintf(stderr, "%s\n", remark.c_str());
@@ -123,7 +143,7 @@ int main(int argc, char** argv) {
     auto parsed = parse_options(argc, argv);
     if (const int* status = std::get_if<int>(&parsed)) return *status;
     const Options& options = std::get<Options>(parsed);
-    return options.kernel.empty() ? run(options) : boot(options);
+    return options.guest.empty() ? boot(options) : run(options);
   } catch (const std::exception& error) {  // out of memory, or of threads
     return end(error.what(), bad_run);
   }

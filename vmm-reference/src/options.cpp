@@ -23,7 +23,8 @@ auto without_key(const std::string& key) {
 }
 
 constexpr const char* examples = R"(
-Keys while a Linux guest runs on a terminal: Ctrl-A x leaves, Ctrl-A Ctrl-A is a Ctrl-A.
+Keys while a Linux guest runs on a terminal: Ctrl-A x leaves, Ctrl-A Ctrl-A is a Ctrl-A,
+Ctrl-A s, or signal SIGUSR2, writes a snapshot to where --snapshot-to says; the guest goes on.
 Exit status: 0 the guest is done, or was left; 1 the run failed, or the time was out;
 2 wrong usage; 3 the guest wants to reboot; 4 it crashed; 5 its watchdog bit.
 
@@ -31,6 +32,8 @@ Examples:
   vmm-reference timer-guest.elf --vcpus 1,2,4 --xen-timer all
   vmm-reference --kernel path=/boot/vmlinuz --initramfs path=initrd.img --memory size_mib=512
   vmm-reference --kernel vmlinuz --initramfs initrd.img --boot native --vcpus num=2
+  vmm-reference --kernel vmlinuz --initramfs initrd.img --snapshot-to path=guest.snapshot
+  vmm-reference --restore path=guest.snapshot --snapshot-to path=guest.snapshot
   vmm-reference --kernel vmlinuz --initramfs initrd.img --vfio path=/sys/bus/pci/devices/0000:00:10.0)";
 
 }  // namespace
@@ -42,12 +45,13 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
       "its serial console being the terminal."};
   app.footer(examples);
 
-  app.add_option("--vcpus", options.vcpus,
-                 "How many vCPUs, 1 to 8; several numbers for several runs of a test guest")
-      ->delimiter(',')
-      ->transform(without_key("num"))
-      ->check(CLI::Range(1, 8))
-      ->option_text("[num=]N,... [1]");
+  auto* vcpus =
+      app.add_option("--vcpus", options.vcpus,
+                     "How many vCPUs, 1 to 8; several numbers for several runs of a test guest")
+          ->delimiter(',')
+          ->transform(without_key("num"))
+          ->check(CLI::Range(1u, max_vcpus))
+          ->option_text("[num=]N,... [1]");
   std::vector<std::string> words;
   std::transform(std::begin(timer_modes), std::end(timer_modes), std::back_inserter(words),
                  to_string);
@@ -89,7 +93,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
                       ->option_text("TEXT [console=ttyS0]");
   auto* memory = app.add_option("--memory", options.memory_mib, "MiB of memory")
                      ->transform(without_key("size_mib"))
-                     ->check(CLI::Range(32, 1 << 20))
+                     ->check(CLI::Range(32u, max_memory_mib))
                      ->option_text("[size_mib=]N [256]");
   const std::map<std::string, Boot> boots{
       {"pvh", Boot::pvh}, {"hvm", Boot::hvm}, {"native", Boot::native}};
@@ -107,10 +111,34 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
           ->expected(1)
           ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
           ->option_text("[path=]/sys/bus/pci/devices/0000:00:10.0");
-  for (auto* option : {kernel, initramfs, cmdline, memory, boot, vfio}) {
+  auto* snapshot_to = app.add_option("--snapshot-to", options.snapshot_to,
+                                     "Where a snapshot goes, whenever one is asked for")
+                          ->transform(without_key("path"))
+                          ->option_text("[path=]FILE")
+                          ->excludes(vfio);
+  auto* restore =
+      app.add_option("--restore", options.restore,
+                     "A snapshot that its guest goes on from, with its own memory and vCPUs, and, "
+                     "unless told otherwise, its --xen-timer")
+          ->transform(without_key("path"))
+          ->option_text("[path=]FILE")
+          ->excludes(guest)
+          ->excludes(timers)
+          ->excludes(vcpus);
+  auto* guest_time =
+      app.add_option("--restored-time", options.real_time,
+                     "stopped: the guest's clock goes on from the snapshot's; real: the time since "
+                     "has passed for the guest, too, and timers that are overdue fire at once")
+          ->transform(CLI::CheckedTransformer(
+              std::map<std::string, bool>{{"stopped", false}, {"real", true}}))
+          ->option_text("stopped|real [stopped]")
+          ->needs(restore);
+  for (auto* option :
+       {kernel, initramfs, cmdline, memory, boot, vfio, snapshot_to, restore, guest_time}) {
     option->group("A Linux guest");
   }
   for (auto* option : {initramfs, cmdline, memory, boot, vfio}) option->needs(kernel);
+  restore->excludes(kernel);
 
   try {
     app.parse(argc, argv);
@@ -122,10 +150,14 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
     std::fprintf(stderr, "vmm-reference: %s; see --help\n", what);
     return bad_usage;
   };
-  if (options.guest.empty() && options.kernel.empty()) {
-    return complain("neither a guest nor a --kernel");
+  const bool is_linux = !options.kernel.empty() || !options.restore.empty();
+  if (options.guest.empty() && !is_linux) {
+    return complain("neither a guest nor a --kernel, nor a snapshot to --restore");
   }
-  if (!options.kernel.empty() && (options.vcpus.size() != 1 || options.timers.size() != 1)) {
+  if (!is_linux && !options.snapshot_to.empty()) {
+    return complain("--snapshot-to is for Linux guests");
+  }
+  if (is_linux && (options.vcpus.size() != 1 || options.timers.size() != 1)) {
     return complain("a Linux guest takes one number of --vcpus and one --xen-timer");
   }
   if (options.boot == Boot::native && options.timers.front() != "auto") {

@@ -16,10 +16,10 @@ namespace vmm_reference {
 enum class TimerMode {
   kernel,     // KVM serves and keeps.
   userspace,  // We serve; a timerfd keeps.
-  spinning,   // The same, but woken early; the rest is spun for.
   irqfd,      // We serve; a timerfd keeps, whose expiry raises the event inside the kernel.
   delegated,  // We serve; KVM keeps.
   moving,     // As kernel and as userspace, by turns, every few hundred us: that it can be done.
+  spinning,   // As userspace, but woken early; the rest is spun for.
 };
 
 inline constexpr TimerMode timer_modes[] = {TimerMode::kernel,   TimerMode::userspace,
@@ -49,6 +49,9 @@ constexpr bool keeps_timers_in_kernel(TimerMode mode) noexcept {
   return mode == TimerMode::kernel || mode == TimerMode::moving;
 }
 
+inline constexpr std::uint32_t max_vcpus = 8;
+inline constexpr std::uint32_t max_memory_mib = 1 << 20;
+
 // How a Linux kernel is entered, and whose guest it is.
 enum class Boot {
   pvh,     // a Xen guest, by Xen's PVH entry
@@ -69,6 +72,9 @@ struct Options {
   std::string cmdline = "console=ttyS0";
   std::uint32_t memory_mib = 256;
   Boot boot = Boot::pvh;
+  std::string restore;      // path of a snapshot to go on from, instead of `kernel`
+  std::string snapshot_to;  // path where snapshots go; empty: none can be taken
+  bool real_time = false;   // what has passed since the snapshot has passed for the guest, too
   std::vector<std::string> vfio;  // devices of the host's that it is given: their folders in sysfs
 };
 

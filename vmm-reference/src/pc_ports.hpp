@@ -17,6 +17,7 @@
 #include "host_errors.hpp"
 #include "kvm_ioctls/vm.hpp"
 #include "linux_loader/acpi.hpp"
+#include "snapshot.hpp"
 #include "vm_superio/i8042.hpp"
 #include "vm_superio/rtc.hpp"
 #include "vm_superio/serial.hpp"
@@ -57,6 +58,16 @@ class PcPorts {
     if (port == vm_superio::i8042_command_port || port == vm_superio::i8042_data_port) {
       data[0] = std::byte{vm_superio::i8042_read(port)};
     }
+  }
+  // For a snapshot, while no vCPU runs. restore(): EINVAL for a UART that can't be.
+  [[nodiscard]] PortsSnapshot save() {
+    const std::scoped_lock lock(mutex_);
+    return {serial_.state(), rtc_.state()};
+  }
+  [[nodiscard]] vmm_base::Result<void> restore(const PortsSnapshot& from) {
+    const std::scoped_lock lock(mutex_);
+    rtc_.restore(from.rtc);
+    return serial_.restore(from.serial);
   }
   // What was typed; how much of it was taken.
   std::size_t type(std::span<const std::uint8_t> bytes) {

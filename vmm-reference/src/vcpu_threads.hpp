@@ -10,6 +10,7 @@
 //                 },
 //                 [&] { loop.stop(); });                  // once all have ended
 //   threads.run_on(XenVcpuId{1}, [&] { ... });            // from any thread
+//   threads.pause(); ...; threads.resume();               // from a thread that is no vCPU's
 #pragma once
 
 #include <condition_variable>
@@ -62,17 +63,42 @@ class VcpuThreads {
         do_asked(guard, slots_[index]);
         slots_[index].running = false;
         const bool last = --running_ == 0;
+        changed_.notify_all();  // pause() waits for one less
         guard.unlock();
         if (last) all_ended_();
       });
     }
   }
 
-  // On the vCPU's thread: does what others have asked for; false if it is to end.
+  // On the vCPU's thread: does what others have asked for, and waits here as long as all are
+  // paused; false if it is to end.
   [[nodiscard]] bool serve(XenVcpuId id) {
     std::unique_lock lock(mutex_);
     do_asked(lock, slots_[id.value]);
+    if (paused_ && !stopping_) {
+      ++at_rest_;
+      changed_.notify_all();
+      while (paused_ && !stopping_) {
+        changed_.wait(lock);
+        do_asked(lock, slots_[id.value]);
+      }
+      --at_rest_;
+    }
     return !stopping_;
+  }
+
+  // Returns when every vCPU is out of KVM_RUN, with its last exit completed, and stays there until
+  // resume(). Meanwhile run_on() is served as ever.
+  void pause() {
+    std::unique_lock lock(mutex_);
+    paused_ = true;
+    kick_all();
+    changed_.wait(lock, [this] { return at_rest_ == running_; });
+  }
+  void resume() {
+    const std::scoped_lock lock(mutex_);
+    paused_ = false;
+    changed_.notify_all();
   }
 
   // Calls work() on the vCPU's thread, while the vCPU isn't running, and returns what that does.
@@ -95,6 +121,7 @@ class VcpuThreads {
     Asked asked{&call};
     target.asked.push_back(&asked);
     kickers_[id.value].kick();
+    changed_.notify_all();  // should it be paused
     Slot* self = own_slot();
     while (!asked.done) {
       if (self != nullptr && !self->asked.empty()) {
@@ -116,6 +143,7 @@ class VcpuThreads {
     {
       const std::scoped_lock lock(mutex_);
       stopping_ = true;
+      changed_.notify_all();
     }
     kick_all();
     for (Slot& slot : slots_) {
@@ -163,6 +191,8 @@ class VcpuThreads {
   Body body_;
   std::function<void()> all_ended_;
   std::size_t running_ = 0;
+  std::size_t at_rest_ = 0;  // of those, that wait in serve()
+  bool paused_ = false;
   bool stopping_ = false;
 };
 

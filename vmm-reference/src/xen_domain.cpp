@@ -16,6 +16,7 @@
 #include "xen_handlers.hpp"
 #include "xen_hcall/dispatcher.hpp"
 #include "xen_hcall/multicall_op.hpp"
+#include "xen_rest.hpp"
 #include "xen_timer/delegated_backend.hpp"
 #include "xen_timer/handler.hpp"
 #include "xen_timer/irqfd_backend.hpp"
@@ -54,6 +55,23 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
   platform.on_watchdog([&](std::uint32_t index, std::optional<std::chrono::seconds> after) {
     watchdogs.set(index, after);
   });
+
+  XenRest rest(
+      host, machine, platform, others, watchdogs,
+      {.pause = [&] { return timer.pause(); },
+       .save = [&](XenVcpuId id) { return timer.save(id); },
+       .restore = [&](XenVcpuId id, const auto& saved) { return timer.restore(id, saved); },
+       .resume = [&] { return timer.resume(); }});
+  if (run.from != nullptr) {
+    VMM_CHECK(rest.restore(*run.from, run.later));
+  }
+  run.at_rest = [&](const SnapshotUse& use) {
+    threads.pause();
+    Snapshot snapshot{.mode = mode};
+    auto done = rest.with(snapshot, use);
+    threads.resume();
+    return done;
+  };
 
   std::optional<TimerMover> mover;
   if (mode == TimerMode::moving) mover.emplace(run.loop, count, [&] { threads.kick_all(); });

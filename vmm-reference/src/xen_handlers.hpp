@@ -38,6 +38,11 @@ class XenHandlers {
   [[nodiscard]] std::optional<xen_abi::Answer> handle(XenVcpuId vcpu,
                                                       const xen_abi::Hypercall& call);
 
+  // At rest: what of a snapshot is theirs, but for when watchdogs bite.
+  void save(XenSnapshot& snapshot);
+  // Before the guest runs, and after the platform's part: it is told of every event channel.
+  Result<void> restore(const XenSnapshot& snapshot);
+
  private:
   Result<void> soft_reset();
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "xen_platform.hpp"
 
-#include <cpuid.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "vcpu_tsc.hpp"
 #include "xen_evtchn/two_level.hpp"
 
 namespace vmm_reference {
@@ -16,16 +15,6 @@ namespace {
 
 // arch/x86/include/uapi/asm/kvm_para.h: bit 0 enables, the rest is the address.
 constexpr std::uint32_t msr_kvm_system_time_new = 0x4b564d01;
-
-// AMD's manual, volume 3, Fn8000_0001_ECX: bit 2 is SVM.
-std::uint8_t tsc_fraction_bits() {
-  unsigned eax = 0;
-  unsigned ebx = 0;
-  unsigned ecx = 0;
-  unsigned edx = 0;
-  const bool svm = __get_cpuid(0x8000'0001, &eax, &ebx, &ecx, &edx) != 0 && (ecx & 1 << 2) != 0;
-  return svm ? xen_clock::svm_tsc_fraction_bits : xen_clock::vmx_tsc_fraction_bits;
-}
 
 // What kernels that don't have it say to an ioctl, of a VM or a vCPU, or to an attribute.
 bool is_unknown_ioctl(int code) { return code == ENOTTY || code == EINVAL || code == ENXIO; }
@@ -161,7 +150,7 @@ Result<void> XenPlatform::reset_vcpu(XenVcpuId id) {
     const auto also = [&first](const Result<void>& next) {
       if (first) first = next;
     };
-    also(set_vcpu_info(id, nowhere, nullptr));
+    also(set_vcpu_info(id, Gpa{kvm_ioctls::xen_invalid_gpa}, nullptr));
     state_[id.value].registered = false;
     also(set_upcall_vector(id, 0));
     also(set_runstate_area(id, std::nullopt));
@@ -184,21 +173,10 @@ Result<void> XenPlatform::reset_domain() {
 
 // --- time ---
 
-Result<xen_clock::VcpuTsc> XenPlatform::vcpu_tsc(XenVcpuId id) {
-  VMM_TRY(offset, vcpu(id).get_tsc_offset());
-  VMM_TRY(guest_khz, vcpu(id).get_tsc_khz());
-  VMM_TRY(host_khz, vm_.get_tsc_khz());  // we don't set it
-  VMM_TRY(clock, vm_.get_clock());
-  return xen_clock::VcpuTsc{
-      .map = xen_clock::tsc_map(guest_khz, host_khz, tsc_fraction_bits(), offset),
-      .host_khz = host_khz,
-      .master_clock = (clock.flags & KVM_CLOCK_TSC_STABLE) != 0};
-}
-
 void XenPlatform::enter_hypercall(XenVcpuId id, bool long_mode) {
   long_mode_.store(long_mode, std::memory_order_relaxed);
   state_[id.value].clock.refresh([&]() -> std::optional<xen_clock::VcpuTsc> {
-    auto tsc = vcpu_tsc(id);
+    auto tsc = vcpu_tsc(vm_, vcpu(id));
     if (tsc) return tsc.value();
     if (!is_unknown_ioctl(tsc.error().code)) errors_.note(tsc.error());  // before Linux 5.18
     return std::nullopt;

@@ -20,6 +20,7 @@
 #include "kvm_ioctls/registration.hpp"
 #include "kvm_ioctls/vcpu.hpp"
 #include "kvm_ioctls/vm.hpp"
+#include "snapshot.hpp"
 #include "vm_memory/guest_memory.hpp"
 #include "vmm_base/ids.hpp"
 #include "xen_abi/event_channel.hpp"
@@ -132,6 +133,21 @@ class XenPlatform {
   Result<void> raise_event(XenVcpuId vcpu, EventPort port);
   // Undoes route_event(), once the vCPUs have ended.
   void end_event_routes();
+
+  // --- at rest: while no vCPU runs ---
+
+  // What of a snapshot is ours.
+  Result<void> save(XenSnapshot& snapshot);
+  // In a machine that has been restored. EFAULT, operand the address, for a place that isn't RAM.
+  Result<void> restore(const XenSnapshot& snapshot);
+  // Once all is restored, lets each vCPU look at the events that are pending: KVM may have had some
+  // that it hadn't passed on.
+  Result<void> raise_pending(const XenSnapshot& snapshot);
+  // The guest's clock has been set.
+  void forget_clocks() {
+    for (PerVcpu& vcpu : state_) vcpu.clock.forget();
+  }
+
   // Whether guest_now() came from the guest's own pvclock each time it was asked.
   [[nodiscard]] bool clock_was_exact() const noexcept { return !clock_fell_back_; }
 
@@ -151,10 +167,11 @@ class XenPlatform {
   template <class Copy>
   bool each_page(XenVcpuId vcpu, Gva gva, std::size_t size, Copy&& copy);
   Result<void> set_vcpu_info(XenVcpuId vcpu, Gpa gpa, VcpuInfo* info);
+  Result<void> save_vcpu(XenVcpuId vcpu, XenVcpuSnapshot& to);
+  Result<void> restore_vcpu(XenVcpuId vcpu, const XenVcpuSnapshot& from);
+  [[nodiscard]] std::optional<Gpa> gpa_of(const void* host) const;
   Result<void> inject_upcall(XenVcpuId vcpu);
-  Result<xen_clock::VcpuTsc> vcpu_tsc(XenVcpuId vcpu);
   kvm_ioctls::Vcpu& vcpu(XenVcpuId id) noexcept { return vcpus_[id.value]; }
-  static constexpr Gpa nowhere{kvm_ioctls::xen_invalid_gpa};
   // To one APIC id: Intel SDM, volume 3, section 11.11.
   std::uint64_t msi_address(XenVcpuId id) {
     return 0xfee00000 | std::uint64_t{vcpu(id).id().value} << 12;

@@ -12,6 +12,8 @@ namespace vmm_reference {
 
 namespace {
 
+constexpr Gpa nowhere{kvm_ioctls::xen_invalid_gpa};
+
 kvm_segment kvm_segment_of(const xen_hcall::Segment& from) {
   kvm_segment to{};
   to.base = from.base;

@@ -22,8 +22,15 @@ namespace {
 struct Keys : testing::Test {
   EscapeKeys keys;
   std::vector<std::uint8_t> typed;
+  unsigned snapshots = 0;
+  // False: the user leaves.
   bool feed(const std::string& text) {
-    return keys.feed({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}, typed);
+    for (const char key : text) {
+      const auto command = keys.feed(static_cast<std::uint8_t>(key), typed);
+      if (command == EscapeKeys::Command::leave) return false;
+      snapshots += command == EscapeKeys::Command::snapshot ? 1 : 0;
+    }
+    return true;
   }
   std::string guests() { return {typed.begin(), typed.end()}; }
 };
@@ -37,6 +44,14 @@ TEST_F(Keys, CtrlAXLeavesAlsoInTwoPieces) {
   EXPECT_TRUE(feed("a\x01"));
   EXPECT_FALSE(feed("xb"));
   EXPECT_EQ(guests(), "a");
+}
+
+TEST_F(Keys, CtrlASTakesASnapshotAndIsNotTheGuests) {
+  EXPECT_TRUE(feed("as\x01sb\x01"));
+  EXPECT_EQ(snapshots, 1u);
+  EXPECT_TRUE(feed("Ss"));
+  EXPECT_EQ(snapshots, 2u);
+  EXPECT_EQ(guests(), "asbs");
 }
 
 TEST_F(Keys, CtrlATwiceIsOne) {

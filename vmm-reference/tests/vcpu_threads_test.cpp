@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -55,6 +57,42 @@ TEST_F(Threads, WorkIsDoneOutsideKvmRunOnTheVcpusOwnThread) {
     EXPECT_NE(thread, std::this_thread::get_id());
     EXPECT_EQ(threads.run_on(XenVcpuId{id}, [] { return std::this_thread::get_id(); }), thread);
   }
+}
+
+TEST_F(Threads, WhilePausedNoneIsInKvmRunAndWorkIsDoneAsEver) {
+  start();
+  for (int round = 0; round < 20; ++round) {
+    threads.pause();
+    for (std::uint32_t id = 0; id < count; ++id) {
+      EXPECT_FALSE(is_inside(id));
+      EXPECT_TRUE(threads.run_on(XenVcpuId{id}, [] { return true; }));
+      EXPECT_FALSE(is_inside(id));
+    }
+    threads.resume();
+    threads.run_on(XenVcpuId{1}, [] { return 0; });
+  }
+  threads.pause();
+  threads.stop();  // ends those that are paused, too
+}
+
+// A vCPU that waits for another's thread, which is paused already.
+TEST_F(Threads, OneThatAsksAPausedOneGetsItsAnswerAndIsPausedThen) {
+  std::atomic<int> answered = 0;
+  threads.start(
+      [&](XenVcpuId id, VcpuRunner& vcpu) {
+        do {
+          EXPECT_TRUE(vcpu.run());
+          if (id.value == 0 && answered == 0) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+            answered = threads.run_on(XenVcpuId{1}, [] { return 1; });
+          }
+        } while (threads.serve(id));
+      },
+      [] {});
+  threads.pause();
+  EXPECT_EQ(answered, 1);
+  for (std::uint32_t id = 0; id < count; ++id) EXPECT_FALSE(is_inside(id));
+  threads.resume();
 }
 
 TEST_F(Threads, WithoutAThreadWorkIsDoneHere) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "vmm_base/result.hpp"
 #include "xen_abi/event_channel.hpp"
@@ -82,6 +83,18 @@ class EventChannelOp {
       default:
         return std::nullopt;
     }
+  }
+
+  // Channels::restore(), and tells the VMM of every port: at rest, before the guest runs. The first
+  // error.
+  vmm_base::Result<void> restore(const std::vector<xen_evtchn::Channel>& saved) {
+    VMM_CHECK(channels_.restore(saved));
+    vmm_base::Result<void> first = vmm_base::success();
+    for (std::uint32_t port = 1; port < channels_.port_count(); ++port) {
+      const Told told = settle(xen_abi::EventPort{port});
+      if (first && !told.host) first = told.host;
+    }
+    return first;
   }
 
   // Closes every port, as EVTCHNOP_reset does; for a VMM whose guest is reset. The first error.

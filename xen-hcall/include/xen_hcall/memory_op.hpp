@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -50,6 +51,15 @@ class MemoryOp {
     if (!serves(call.number)) return std::nullopt;
     return call.long_mode ? memory_op<std::uint64_t>({vcpu, call.params[1]}, call.params[0])
                           : memory_op<std::uint32_t>({vcpu, call.params[1]}, call.params[0]);
+  }
+
+  // At rest, for who saves a domain and restores it: how many pages the balloon has left it.
+  // EINVAL, operand their number, for more than the map has.
+  [[nodiscard]] std::uint64_t pages() const noexcept { return pages_; }
+  vmm_base::Result<void> set_pages(std::uint64_t pages) noexcept {
+    if (pages > ram_pages()) return vmm_base::Error{"pages of a domain", EINVAL, pages};
+    pages_ = pages;
+    return vmm_base::success();
   }
 
  private:

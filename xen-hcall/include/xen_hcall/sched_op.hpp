@@ -107,6 +107,15 @@ class SchedOp {
     return first;
   }
 
+  // At rest, for who restores a domain: which watchdogs the guest has. When they bite is the VMM's
+  // to keep, and by that it knows.
+  void set_watchdogs(const std::array<bool, watchdog_count>& used) {
+    const std::scoped_lock lock(mutex_);
+    for (std::uint32_t at = 0; at < watchdog_count; ++at) {
+      watchdogs_[at] = used[at] ? Watchdog::used : Watchdog::free;
+    }
+  }
+
  private:
   xen_abi::Answer shutdown(XenVcpuId vcpu, std::uint64_t gva) {
     const auto argument = read_guest<xen_abi::SchedShutdown>(vmm_, vcpu, gva);

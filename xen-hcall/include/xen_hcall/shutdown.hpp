@@ -41,6 +41,12 @@ class Shutdown {
     if (!has_ended_) reason_.reset();
   }
 
+  // What was noted; note() restores it.
+  [[nodiscard]] std::optional<xen_abi::ShutdownReason> noted() {
+    const std::scoped_lock lock(mutex_);
+    return reason_;
+  }
+
   void operator()(xen_abi::ShutdownReason reason) {
     {
       const std::scoped_lock lock(mutex_);

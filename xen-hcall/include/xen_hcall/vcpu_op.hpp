@@ -114,6 +114,11 @@ class VcpuOp {
     for (std::atomic<bool>& registered : registered_) registered = false;
   }
 
+  // At rest, for who saves a domain and restores it: whether vcpu_info has been registered, which
+  // is once in a vCPU's life.
+  [[nodiscard]] bool is_registered(XenVcpuId vcpu) const { return registered_[vcpu.value]; }
+  void set_registered(XenVcpuId vcpu, bool registered) { registered_[vcpu.value] = registered; }
+
  private:
   struct Call {
     XenVcpuId caller;
