@@ -46,6 +46,21 @@ Result<void> GrantFrames::map(std::uint32_t index, std::uint64_t gfn) {
   return vmm_base::success();
 }
 
+Result<void> GrantFrames::reset() {
+  const std::scoped_lock lock(mutex_);
+  Result<void> first = vmm_base::success();
+  for (std::uint32_t index = 0; index < max_frames; ++index) {
+    if (gfns_[index] && in_ram(*gfns_[index]) == nullptr) {
+      const auto slot = static_cast<std::uint32_t>(ram_.regions().size() + index);
+      auto removed = vm_.set_user_memory_region(slot, Gpa{}, 0, nullptr);
+      if (first) first = removed;
+    }
+    gfns_[index].reset();
+  }
+  frames_ = 1;
+  return first;
+}
+
 void GrantFrames::save(XenSnapshot& snapshot) const {
   const std::scoped_lock lock(mutex_);
   snapshot.grant_frame_count = frames_;

@@ -51,6 +51,8 @@ class GrantFrames {
 
   // EINVAL: no such frame. Else KVM's error: there is a device, say.
   vmm_base::Result<void> map(std::uint32_t index, std::uint64_t gfn);
+  // As at first: one frame, which lies nowhere. Else KVM's first error.
+  vmm_base::Result<void> reset();
 
  private:
   [[nodiscard]] std::byte* in_ram(std::uint64_t gfn) const noexcept {

@@ -132,9 +132,8 @@ Ending ending_of(xen_abi::ShutdownReason reason) {
     case xen_abi::ShutdownReason::poweroff:
       return Ending::poweroff;
     case xen_abi::ShutdownReason::reboot:
+    case xen_abi::ShutdownReason::soft_reset:  // with no vCPU left that could go on
       return Ending::reboot;
-    case xen_abi::ShutdownReason::soft_reset:
-      return Ending::soft_reset;
     case xen_abi::ShutdownReason::watchdog:
       return Ending::watchdog;
     default:

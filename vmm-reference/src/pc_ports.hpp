@@ -25,7 +25,7 @@
 namespace vmm_reference {
 
 // How a guest's run came to its end; left: by the user.
-enum class Ending { poweroff, reboot, soft_reset, crash, watchdog, left, timeout };
+enum class Ending { poweroff, reboot, crash, watchdog, left, timeout };
 
 // One for all vCPUs, and for whoever types.
 class PcPorts {

@@ -48,6 +48,7 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
   platform.on_timer_bound([&](XenVcpuId vcpu, EventPort port) {
     return port == EventPort{} ? timer.unbind(vcpu) : timer.bind(vcpu, port);
   });
+  platform.on_timer_reset([&](XenVcpuId vcpu) { return timer.restore(vcpu, {}); });
   platform.on_work([&](XenVcpuId id, const std::function<Result<void>()>& work) {
     return threads.run_on(id, work);
   });

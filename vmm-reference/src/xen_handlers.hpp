@@ -44,6 +44,8 @@ class XenHandlers {
   Result<void> restore(const XenSnapshot& snapshot);
 
  private:
+  Result<void> soft_reset();
+
   XenPlatform& platform_;
   std::uint32_t vcpu_count_;
   xen_evtchn::Channels channels_{xen_abi::event_ports_64, vcpu_count_};

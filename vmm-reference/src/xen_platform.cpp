@@ -115,9 +115,9 @@ Result<void> XenPlatform::set_vcpu_info(XenVcpuId id, Gpa gpa, VcpuInfo* info) {
   } else {
     // KVM keeps the same structure up to date for its own guests.
     const Gpa time = gpa + xen_abi::vcpu_time_info_offset;
-    VMM_CHECK(vcpu(id).set_msr(msr_kvm_system_time_new, time.value | 1));
+    VMM_CHECK(vcpu(id).set_msr(msr_kvm_system_time_new, info == nullptr ? 0 : time.value | 1));
   }
-  state_[id.value].clock.set_page(&info->time);
+  state_[id.value].clock.set_page(info == nullptr ? nullptr : &info->time);
   state_[id.value].info = info;
   return vmm_base::success();
 }
@@ -140,6 +140,35 @@ Result<void> XenPlatform::move_vcpu_info(XenVcpuId id, Gpa gpa) {
     state.registered = true;
     return inject_upcall(id);
   });
+}
+
+// --- a soft reset ---
+
+Result<void> XenPlatform::reset_vcpu(XenVcpuId id) {
+  return work_(id, [&]() -> Result<void> {
+    Result<void> first = timer_reset_(id);
+    const auto also = [&first](const Result<void>& next) {
+      if (first) first = next;
+    };
+    also(set_vcpu_info(id, Gpa{kvm_ioctls::xen_invalid_gpa}, nullptr));
+    state_[id.value].registered = false;
+    also(set_upcall_vector(id, 0));
+    also(set_runstate_area(id, std::nullopt));
+    also(set_time_area(id, std::nullopt));
+    return first;
+  });
+}
+
+Result<void> XenPlatform::reset_domain() {
+  Result<void> first = set_callback({});
+  const auto also = [&first](const Result<void>& next) {
+    if (first) first = next;
+  };
+  if (host_.xen_exits) also(vm_.xen_hvm_set_attr(kvm_ioctls::XenSharedInfo{}));
+  shared_info_ = nullptr;
+  if (marks_runstates_) also(set_runstate_update_flag(false));
+  also(grants_.reset());
+  return first;
 }
 
 // --- time ---
@@ -227,8 +256,8 @@ Result<void> XenPlatform::raise_event(XenVcpuId id, EventPort port) {
   if (info == nullptr) {
     // Pending in shared_info alone: registering vcpu_info makes the guest look at all of them. If
     // that has happened meanwhile, it may have looked already.
-    VcpuInfo nowhere{};
-    (void)xen_evtchn::raise(*shared, nowhere, port);
+    VcpuInfo no_info{};
+    (void)xen_evtchn::raise(*shared, no_info, port);
     info = state_[id.value].info;
     if (info == nullptr) return vmm_base::success();
     __atomic_fetch_or(&info->pending_sel, std::uint64_t{1} << (port.value / 64 % 64),

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -61,6 +62,9 @@ class XenPlatform {
   // What to do when VIRQ_TIMER of a vCPU gets a port, or 0.
   using TimerBound = std::function<Result<void>(XenVcpuId, EventPort)>;
   void on_timer_bound(TimerBound bound) { timer_bound_ = std::move(bound); }
+  // What to do when a vCPU's timers are to be as at its start.
+  using TimerReset = std::function<Result<void>(XenVcpuId)>;
+  void on_timer_reset(TimerReset reset) { timer_reset_ = std::move(reset); }
   // Before a hypercall, from 64-bit code or not: the guest may have written its TSC since the last.
   void enter_hypercall(XenVcpuId vcpu, bool long_mode);
   // KVM's own timer of the vCPU.
@@ -86,6 +90,14 @@ class XenPlatform {
   Result<void> send_nmi(XenVcpuId vcpu);
   Result<void> set_upcall_vector(XenVcpuId vcpu, std::uint8_t vector);
   Result<void> virq_bound(XenVcpuId vcpu, std::uint32_t virq, EventPort port);
+  // What to do when the guest asks for a soft reset, as for kexec.
+  using SoftReset = std::function<Result<void>()>;
+  void on_soft_reset(SoftReset reset) { soft_reset_ = std::move(reset); }
+  Result<void> soft_reset(XenVcpuId /*vcpu*/) { return soft_reset_(); }
+  // A part of it: of the vCPU its timers, areas and upcall vector; of the domain shared_info, the
+  // callback, the grant table.
+  Result<void> reset_vcpu(XenVcpuId vcpu);
+  Result<void> reset_domain();
 
   // --- on any thread ---
 
@@ -175,7 +187,12 @@ class XenPlatform {
   std::atomic<SharedInfo*> shared_info_ = nullptr;
   std::atomic<bool> long_mode_ = false;  // the last caller's
   std::atomic<bool> clock_fell_back_ = false;
+  std::atomic<bool> marks_runstates_ = false;
   TimerBound timer_bound_;
+  TimerReset timer_reset_ = [](XenVcpuId) { return vmm_base::success(); };
+  SoftReset soft_reset_ = []() -> Result<void> {
+    return vmm_base::Error{"soft reset", ENOTSUP, 0};
+  };
   Work work_ = [](XenVcpuId, const std::function<Result<void>()>& work) { return work(); };
   Ended ended_ = [](xen_abi::ShutdownReason) {};
   Watchdog watchdog_;

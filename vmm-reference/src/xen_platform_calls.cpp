@@ -45,7 +45,10 @@ Result<void> XenPlatform::set_runstate_area(XenVcpuId id, std::optional<Gpa> are
 }
 
 Result<void> XenPlatform::set_time_area(XenVcpuId id, std::optional<Gpa> area) {
-  if (!host_.xen_exits) return vmm_base::Error{"vcpu_time_info of its own", ENOTSUP, id.value};
+  if (!host_.xen_exits) {
+    if (!area) return vmm_base::success();
+    return vmm_base::Error{"vcpu_time_info of its own", ENOTSUP, id.value};
+  }
   return work_(id, [&] {
     return vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenVcpuTimeInfo{area.value_or(nowhere)});
   });
@@ -66,7 +69,9 @@ Result<xen_abi::RunstateInfo> XenPlatform::runstate(XenVcpuId id) {
 }
 
 Result<void> XenPlatform::set_runstate_update_flag(bool enabled) {
-  return vm_.xen_hvm_set_attr(kvm_ioctls::XenRunstateUpdateFlag{enabled});
+  VMM_CHECK(vm_.xen_hvm_set_attr(kvm_ioctls::XenRunstateUpdateFlag{enabled}));
+  marks_runstates_ = enabled;
+  return vmm_base::success();
 }
 
 Result<xen_hcall::VcpuPower> XenPlatform::vcpu_power(XenVcpuId id) {

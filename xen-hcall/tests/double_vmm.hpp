@@ -179,6 +179,7 @@ struct DoubleVmm {
   void shutdown(xen_abi::ShutdownReason reason) {
     (void)note("shutdown", static_cast<int>(reason));
   }
+  Result<void> soft_reset(XenVcpuId vcpu) { return note("soft reset", vcpu.value); }
   Result<void> set_watchdog(std::uint32_t index, std::optional<std::chrono::seconds> after) {
     return after ? note("watchdog", index, after->count()) : note("watchdog off", index);
   }

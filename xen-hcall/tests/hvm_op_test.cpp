@@ -38,6 +38,9 @@ TEST_F(Hvm, TheVmmsParametersCanBeReadAndNotSet) {
   EXPECT_EQ(set(param::console_pfn, 1), GuestResult(Errno::perm));
   EXPECT_EQ(set(param::store_evtchn, 5), GuestResult::ok());
   EXPECT_EQ(hvm.param(param::store_evtchn), 5u);
+  hvm.reset();  // of what a guest may set
+  EXPECT_EQ(hvm.param(param::store_evtchn), 0u);
+  EXPECT_EQ(hvm.param(param::store_pfn), 0xfeff0u);
 }
 
 TEST_F(Hvm, ParameterErrorsInXensOrder) {

@@ -28,11 +28,59 @@ TEST_F(Sched, YieldAndBlockAreTheCallers) {
 
 TEST_F(Sched, ShutdownOnceForAnyReasonOf8Bits) {
   EXPECT_EQ(call(op::shutdown, unmapped), GuestResult(Errno::fault));
-  put(xen_abi::SchedShutdown{0x105});
+  put(xen_abi::SchedShutdown{0x106});
   EXPECT_EQ(call(op::shutdown), GuestResult::ok());
   put(xen_abi::SchedShutdown{1});
   EXPECT_EQ(call(op::shutdown), GuestResult::ok());
-  EXPECT_EQ(said(), Lines{"shutdown 5"});
+  EXPECT_EQ(said(), Lines{"shutdown 6"});
+}
+
+TEST_F(Sched, ASoftResetIsntTheEnd) {
+  put(xen_abi::SchedShutdown{0x105});
+  EXPECT_EQ(call(op::shutdown), GuestResult::ok());
+  EXPECT_EQ(call(op::shutdown), GuestResult::ok());
+  EXPECT_EQ(said(), (Lines{"soft reset 1", "soft reset 1"}));
+  vmm.failure = EIO;
+  EXPECT_EQ(call(op::shutdown), GuestResult(Errno::inval));
+  vmm.failure = 0;
+  put(xen_abi::SchedShutdown{0});
+  EXPECT_EQ(call(op::shutdown), GuestResult::ok());
+  EXPECT_EQ(said(), (Lines{"soft reset 1", "shutdown 0"}));
+  // Who has ended isn't reset any more.
+  shutdown.reset();
+  put(xen_abi::SchedShutdown{5});
+  EXPECT_EQ(call(op::shutdown), GuestResult::ok());
+  EXPECT_EQ(said(), Lines{});
+}
+
+TEST_F(Sched, ACodeSetBeforeMakesItASoftResetOrAnEnd) {
+  put(xen_abi::SchedShutdown{5});
+  EXPECT_EQ(call(op::shutdown_code), GuestResult::ok());
+  put(xen_abi::SchedShutdown{1});
+  EXPECT_EQ(call(op::shutdown), GuestResult::ok());
+  EXPECT_EQ(said(), Lines{"soft reset 1"});
+  shutdown.reset();  // with which the code is gone
+  put(xen_abi::SchedShutdown{3});
+  EXPECT_EQ(call(op::shutdown_code), GuestResult::ok());
+  put(xen_abi::SchedShutdown{5});
+  EXPECT_EQ(call(op::shutdown), GuestResult::ok());
+  EXPECT_EQ(said(), Lines{"shutdown 3"});
+}
+
+// Has all that SchedOp needs, and no more.
+struct NoSoftReset : DoubleVmm {
+  void soft_reset(XenVcpuId) = delete;
+};
+
+TEST_F(Sched, AVmmWithoutASoftResetIsToldAnEnd) {
+  NoSoftReset without;
+  without.memory = vmm.memory;
+  Shutdown<NoSoftReset> end(without);
+  SchedOp<NoSoftReset> ended(without, channels, end);
+  std::memset(without.memory.data(), 0, 8);
+  without.memory[0] = std::byte{5};
+  EXPECT_EQ(ask(ended, Hypercall{29, {op::shutdown, base}, true, 0}), GuestResult::ok());
+  EXPECT_EQ(without.said, Lines{"shutdown 5"});
 }
 
 TEST_F(Sched, ACodeSetBeforeIsTheReason) {
@@ -108,6 +156,15 @@ TEST_F(Sched, WatchdogsAreTwo) {
   vmm.failure = 0;
   EXPECT_EQ(watchdog(2, 0), GuestResult::ok());  // it was still in use
   EXPECT_EQ(watchdog(0, 1), GuestResult::ok(1));
+  (void)said();
+  EXPECT_TRUE(sched.reset());
+  EXPECT_EQ(said(), Lines{"watchdog off 0"});
+  EXPECT_EQ(watchdog(1, 1), GuestResult(Errno::inval));
+  EXPECT_EQ(watchdog(0, 1), GuestResult::ok(1));
+  vmm.failure = EMFILE;
+  EXPECT_FALSE(sched.reset());
+  vmm.failure = 0;
+  EXPECT_EQ(watchdog(1, 0), GuestResult::ok());  // it is still in use
 }
 
 }  // namespace

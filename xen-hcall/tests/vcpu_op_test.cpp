@@ -53,6 +53,11 @@ TEST_F(Vcpu, VcpuInfoOfAnyVcpuOnceInXensOrderOfErrors) {
   EXPECT_EQ(info(1, 2, 0x40), GuestResult(Errno::busy));
   EXPECT_EQ(info(1, 2, 4), GuestResult(Errno::busy));
   EXPECT_EQ(info(1, 2, 4096), GuestResult(Errno::inval));
+  vcpus.reset();
+  EXPECT_EQ(info(1, 2, 0x40), GuestResult::ok());
+  EXPECT_EQ(info(0, 2, 0x80), GuestResult::ok());
+  EXPECT_EQ(said(), (Lines{"vcpu_info 1 8256", "vcpu_info 0 8320"}));
+  EXPECT_EQ(info(1, 2, 0x40), GuestResult(Errno::busy));
 }
 
 TEST_F(Vcpu, A32BitCallerAlignsVcpuInfoTo4) {

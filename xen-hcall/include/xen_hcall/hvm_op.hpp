@@ -72,6 +72,14 @@ class HvmOp {
   void set_param(std::uint32_t index, std::uint64_t value) noexcept { params_[index] = value; }
   [[nodiscard]] std::uint64_t param(std::uint32_t index) const noexcept { return params_[index]; }
 
+  // What a guest may set is 0 again; for a VMM whose guest is reset. What the VMM had put there, it
+  // has to set anew.
+  void reset() noexcept {
+    for (std::uint32_t index = 0; index < xen_abi::hvm_param::count; ++index) {
+      if (access(index) == Access::read_write) params_[index] = 0;
+    }
+  }
+
   static constexpr bool serves(std::uint64_t number) noexcept {
     return number == xen_abi::hypercall::hvm_op;
   }

@@ -45,6 +45,13 @@ concept SchedOpVmm = GuestReader<V> && ShutdownVmm<V> &&
   { vmm.set_watchdog(index, after) } -> std::same_as<vmm_base::Result<void>>;
 };
 
+// soft_reset: what the guest has set of Xen's is as at its start, and it goes on running, as kexec
+//   wants it. On the thread of `vcpu`. To a VMM without it, a soft reset is an end as any other.
+template <class V>
+concept SoftResetVmm = requires(V& vmm, XenVcpuId vcpu) {
+  { vmm.soft_reset(vcpu) } -> std::same_as<vmm_base::Result<void>>;
+};
+
 template <SchedOpVmm V>
 class SchedOp {
  public:
@@ -82,6 +89,24 @@ class SchedOp {
     }
   }
 
+  // Stops the watchdogs; for a VMM whose guest is reset. One that another vCPU is setting at this
+  // moment is that call's. The first error.
+  vmm_base::Result<void> reset() {
+    vmm_base::Result<void> first = vmm_base::success();
+    for (std::uint32_t index = 0; index < watchdog_count; ++index) {
+      {
+        const std::scoped_lock lock(mutex_);
+        if (watchdogs_[index] != Watchdog::used) continue;
+        watchdogs_[index] = Watchdog::changing;
+      }
+      auto stopped = vmm_.set_watchdog(index, std::nullopt);
+      if (first) first = stopped;
+      const std::scoped_lock lock(mutex_);
+      watchdogs_[index] = stopped ? Watchdog::free : Watchdog::used;
+    }
+    return first;
+  }
+
   // At rest, for who restores a domain: which watchdogs the guest has. When they bite is the VMM's
   // to keep, and by that it knows.
   void set_watchdogs(const std::array<bool, watchdog_count>& used) {
@@ -95,7 +120,13 @@ class SchedOp {
   xen_abi::Answer shutdown(XenVcpuId vcpu, std::uint64_t gva) {
     const auto argument = read_guest<xen_abi::SchedShutdown>(vmm_, vcpu, gva);
     if (!argument) return {xen_abi::Errno::fault};
-    shutdown_(static_cast<xen_abi::ShutdownReason>(argument->reason));
+    const auto reason = static_cast<xen_abi::ShutdownReason>(argument->reason);
+    if constexpr (SoftResetVmm<V>) {
+      if (shutdown_.reason_for(reason) == xen_abi::ShutdownReason::soft_reset) {
+        return done(vmm_.soft_reset(vcpu));
+      }
+    }
+    shutdown_(reason);
     return ok();
   }
 

@@ -29,6 +29,18 @@ class Shutdown {
     if (!reason_) reason_ = reason;
   }
 
+  // What an end for `reason` would be told as now.
+  [[nodiscard]] xen_abi::ShutdownReason reason_for(xen_abi::ShutdownReason reason) const {
+    const std::scoped_lock lock(mutex_);
+    return reason_.value_or(reason);
+  }
+
+  // A guest that is reset has noted nothing yet; one that has ended stays so.
+  void reset() {
+    const std::scoped_lock lock(mutex_);
+    if (!has_ended_) reason_.reset();
+  }
+
   // What was noted; note() restores it.
   [[nodiscard]] std::optional<xen_abi::ShutdownReason> noted() {
     const std::scoped_lock lock(mutex_);
@@ -48,7 +60,7 @@ class Shutdown {
 
  private:
   V& vmm_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::optional<xen_abi::ShutdownReason> reason_{};
   bool has_ended_ = false;
 };

@@ -108,6 +108,12 @@ class VcpuOp {
     }
   }
 
+  // Each vcpu_info may be registered again; for a VMM whose guest is reset, and which has taken
+  // away the vCPUs' areas.
+  void reset() noexcept {
+    for (std::atomic<bool>& registered : registered_) registered = false;
+  }
+
   // At rest, for who saves a domain and restores it: whether vcpu_info has been registered, which
   // is once in a vCPU's life.
   [[nodiscard]] bool is_registered(XenVcpuId vcpu) const { return registered_[vcpu.value]; }

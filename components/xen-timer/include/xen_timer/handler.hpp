@@ -117,7 +117,8 @@ class Handler {
                       .last_tick = armed.last_tick};
   }
   // Replaces a vCPU's timers, after its clock has been restored. The events may be due before they
-  // can be raised: until then they stay armed. Errors of check(), with nothing done.
+  // can be raised: until then they stay armed. Errors of check(), with nothing done. Also on the
+  // vCPU's own thread while others run: with none of them, as where a guest is reset.
   Result<void> restore(XenVcpuId vcpu, const VcpuTimers& timers) {
     VMM_CHECK(check_vcpu("xen_timer restore", vcpu));
     VMM_CHECK(check(timers));
