@@ -223,6 +223,7 @@ function(vmm_readme_example name file)
   add_executable(${name} ${file})
   set_target_properties(${name} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF)
   add_test(NAME ${PROJECT_NAME}.Examples.${name} COMMAND ${name})
+  vmm_run_by_ctest(${name})
   add_test(NAME ${PROJECT_NAME}.Examples.ReadmeShows.${name}
     COMMAND ${CMAKE_COMMAND} -DREADME=${PROJECT_SOURCE_DIR}/README.md
       -DCODE=${CMAKE_CURRENT_SOURCE_DIR}/${file} -P ${_VMM_CMAKE_DIR}/readme_shows.cmake)

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// The README's unit test of a VMM, and a VMM for it.
+// The README's run loop, its unit test of a VMM, and a VMM for that.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <optional>
 #include <utility>
 
@@ -11,6 +13,29 @@
 using namespace kvm_ioctls;
 
 namespace {
+
+vmm_base::Result<void> run_to_the_end(Vcpu& vcpu) {
+  for (bool running = true; running;) {
+    VMM_CHECK(vcpu.run([](XenHypercall& call) { call.set_result(0); },
+                       [](IoOut& out) { std::fwrite(out.data.data(), 1, out.data.size(), stdout); },
+                       [](IoIn& in) { std::fill(in.data.begin(), in.data.end(), std::byte{0xff}); },
+                       [](Interrupted&) {},  // a signal: run again
+                       [&](auto&) { running = false; }));
+  }
+  return vmm_base::success();
+}
+
+TEST(RunLoop, AnswersUntilTheGuestHalts) {
+  KvmDouble kvm;
+  kvm.vcpu(0).runs(guest::xen_hypercall(17), guest::out(0x80, '\n'), guest::in(0x60),
+                   guest::interrupted(), guest::halt());
+  const Vm vm = std::move(kvm.open().value().create_vm().value());
+  Vcpu vcpu = std::move(vm.create_vcpu({0}).value());
+  EXPECT_TRUE(run_to_the_end(vcpu));
+  EXPECT_EQ(kvm.vcpu(0).steps_left(), 0u);
+  EXPECT_EQ(kvm.vcpu(0).answers().at(0).value, 0u);
+  EXPECT_EQ(kvm.vcpu(0).answers().at(2).value, 0xffu);
+}
 
 class MyVmm {
  public:

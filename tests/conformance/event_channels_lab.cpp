@@ -22,7 +22,8 @@ struct EventChannels : testing::Test {
   vmm_reference::Host host = std::get<vmm_reference::Host>(vmm_reference::Host::open("/dev/kvm"));
   MicroVm vm{2};
   vmm_reference::IrqRoutes routes{vm.vm};
-  XenPlatform platform{host, vm.vm, routes, vm.memory, vm.vcpus};
+  HostErrors errors;
+  XenPlatform platform{host, vm.vm, routes, vm.memory, vm.vcpus, errors};
   xen_evtchn::Channels channels{xen_abi::event_ports_64, 2};
   xen_hcall::EventChannelOp<XenPlatform> events{platform, channels};
 

@@ -30,7 +30,8 @@ constexpr EventPort port9{9};
 struct TimedVm : MicroVm {
   vmm_reference::Host host = std::get<vmm_reference::Host>(vmm_reference::Host::open("/dev/kvm"));
   vmm_reference::IrqRoutes routes{vm};
-  vmm_reference::XenPlatform platform{host, vm, routes, memory, vcpus};
+  vmm_reference::HostErrors errors;
+  vmm_reference::XenPlatform platform{host, vm, routes, memory, vcpus, errors};
   xen_timer::DelegatedBackend<vmm_reference::XenPlatform> backend =
       must(xen_timer::DelegatedBackend<vmm_reference::XenPlatform>::create(platform, 1));
   xen_timer::Handler<vmm_reference::XenPlatform, decltype(backend)> timer{platform, backend};

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "console.hpp"
 
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include <array>
-#include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
 #include <cerrno>
 #include <chrono>
@@ -20,7 +20,8 @@ Console::Console(asio::io_context& loop, std::function<void()> leave)
     : loop_(loop),
       leave_(std::move(leave)),
       terminal_(RawTerminal::enter(STDIN_FILENO)),
-      stdin_(loop),
+      input_(::epoll_create1(EPOLL_CLOEXEC)),
+      input_ready_(loop),
       signals_(loop, SIGINT, SIGTERM, SIGHUP) {
   signals_.add(SIGQUIT);
   signals_.add(SIGCONT);
@@ -31,7 +32,7 @@ Console::Console(asio::io_context& loop, std::function<void()> leave)
 
 Console::~Console() {
   flush();
-  stdin_.release();  // it isn't ours to close
+  input_ready_.release();  // input_ closes it
 }
 
 void Console::await_signal() {
@@ -74,6 +75,7 @@ void Console::flush() {
     if (size > 0) {
       at += static_cast<std::size_t>(size);
     } else if (errno != EINTR) {
+      failure_ = vmm_base::last_error("write to standard output");
       leave_();
       return;
     }
@@ -84,19 +86,25 @@ void Console::flush() {
 
 void Console::connect(Guest guest) {
   guest_ = std::move(guest);
-  error_code none;  // there is no standard input
-  stdin_.assign(STDIN_FILENO, none);
-  at_end_ = none.failed();
+  // Asio makes what it waits for non-blocking: not our standard input, which is others', too, and
+  // our output if it is a terminal, but this.
+  epoll_event wanted{};
+  wanted.events = EPOLLIN;
+  if (::epoll_ctl(input_.get(), EPOLL_CTL_ADD, STDIN_FILENO, &wanted) != 0) {
+    always_ready_ = errno == EPERM;  // else there is none
+    at_end_ = !always_ready_;
+  }
+  error_code failed;
+  input_ready_.assign(input_.get(), failed);
   await_input();
 }
 
 void Console::await_input() {
   // From a terminal we read on, for the keys that are ours; other input waits for the guest.
   if (at_end_ || (!terminal_ && !typed_.empty())) return;
-  stdin_.async_wait(asio::posix::descriptor_base::wait_read, [this](error_code failed) {
-    // A file is always ready, and can't be waited for.
-    if (failed && failed != asio::error::operation_not_supported) return;
-    read_input();
+  if (always_ready_) return asio::post(loop_, [this] { read_input(); });
+  input_ready_.async_wait(asio::posix::descriptor_base::wait_read, [this](error_code failed) {
+    if (!failed) read_input();
   });
 }
 

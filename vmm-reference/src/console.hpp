@@ -18,6 +18,8 @@
 
 #include "escape_keys.hpp"
 #include "raw_terminal.hpp"
+#include "vmm_base/result.hpp"
+#include "vmm_base/unique_fd.hpp"
 
 namespace vmm_reference {
 
@@ -27,12 +29,15 @@ class Console {
   using Guest = std::function<std::size_t(std::span<const std::uint8_t>)>;
 
   // `leave` is called by the loop when the user wants to: by Ctrl-A x on a terminal, by a signal
-  // that asks a program to end, or because nobody reads what the guest says.
+  // that asks a program to end, or because what the guest says can't be written: see failure().
   Console(boost::asio::io_context& loop, std::function<void()> leave);
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
   // Writes what is left, and gives the terminal back.
   ~Console();
+
+  // Why what the guest says couldn't be written. The loop's, or when that has ended.
+  [[nodiscard]] const std::optional<vmm_base::Error>& failure() const noexcept { return failure_; }
 
   // From here on, by the loop, `guest` gets what is typed.
   void connect(Guest guest);
@@ -66,11 +71,14 @@ class Console {
   std::string output_;  // with mutex_ held
 
   // The loop's.
-  boost::asio::posix::stream_descriptor stdin_;
+  vmm_base::UniqueFd input_;  // an epoll of standard input alone
+  boost::asio::posix::stream_descriptor input_ready_;
   boost::asio::signal_set signals_;
   EscapeKeys keys_;
   std::vector<std::uint8_t> typed_;  // that the guest hasn't taken
+  bool always_ready_ = false;        // as a file is
   bool at_end_ = false;
+  std::optional<vmm_base::Error> failure_;
   Guest guest_;
 };
 

@@ -67,10 +67,10 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
   }
 
   IrqRoutes routes(machine.vm);
-  XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus);
   std::vector<TestPorts> ports(vcpu_count);
   DomainRun run(vcpu_count);
   run.timeout = options.timeout.value_or(default_timeout);
+  XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus, run.errors);
   std::vector<Devices*> devices;
   for (TestPorts& each : ports) devices.push_back(&each);
   auto done = run_xen_domain(host, machine, platform, mode, devices, run);
@@ -78,21 +78,24 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
 
   RunReport report{.mode = mode, .vcpus = std::vector<VcpuReport>(vcpu_count)};
   report.timed_out = !done.value();
+  report.spun = run.spun;
   report.exact_clock = platform.clock_was_exact();
   for (std::uint32_t index = 0; index < vcpu_count; ++index) {
     const std::string name = "vCPU " + std::to_string(index) + ": ";
     const VcpuState& state = run.states[index];
     VcpuReport& vcpu = report.vcpus[index];
     vcpu.punted = state.punted;
-    if (state.host_errors != 0) {
-      report.faults.push_back(name + std::to_string(state.host_errors) +
-                              " host errors, the first: " + state.first_host_error);
+    if (const auto errors = state.host_errors.message(); !errors.empty()) {
+      report.faults.push_back(name + errors);
     }
     if (!state.fault.empty()) report.faults.push_back(name + state.fault);
     if (ports[index].gave_up()) report.faults.push_back(name + "the guest gave up");
     if (!read_report(machine.memory, Gpa{ports[index].report_gpa()}, vcpu)) {
       report.faults.push_back(name + "the guest left no report");
     }
+  }
+  if (const auto errors = run.errors.message(); !errors.empty()) {
+    report.faults.push_back(errors);
   }
   return report;
 }

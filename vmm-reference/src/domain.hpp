@@ -3,6 +3,7 @@
 // One Xen guest: its VM, memory, vCPUs and threads, from the first instruction to the report.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -28,6 +29,7 @@ struct RunReport {
   bool exact_clock = false;           // deadlines were reckoned on the guest's own pvclock
   std::vector<std::string> faults{};  // what went wrong, a sentence each
   bool timed_out = false;
+  std::chrono::nanoseconds spun{0};  // spent in waiting for the timers
 };
 
 // Runs an ELF guest of tests/guests on `vcpu_count` vCPUs until all are done, or the time is out.

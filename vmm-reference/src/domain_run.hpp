@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "host_errors.hpp"
 #include "vcpu_loop.hpp"
 #include "vcpu_threads.hpp"
 
@@ -18,7 +19,10 @@ struct DomainRun {
   explicit DomainRun(std::size_t vcpus) : states(vcpus) {}
   boost::asio::io_context loop;         // stop() ends the run, from any thread
   std::chrono::nanoseconds timeout{0};  // 0: none
-  std::vector<VcpuState> states;        // by Xen vCPU id, for when it is over
+  // For when it is over:
+  std::vector<VcpuState> states;     // by Xen vCPU id
+  HostErrors errors;                 // of no vCPU's hypercall
+  std::chrono::nanoseconds spun{0};  // for timers
 };
 
 // Calls body(id, vcpu) on each vCPU's thread until each has returned, one has a fault, the loop is

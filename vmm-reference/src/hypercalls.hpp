@@ -53,9 +53,7 @@ class XenCalls {
     if (is_timer_call(call)) ++state.punted;
     platform_.enter_hypercall(id_, call.long_mode);
     const xen_abi::Answer given = dispatcher_(id_, call);
-    if (!given.host && state.host_errors++ == 0) {
-      state.first_host_error = given.host.error().message();
-    }
+    state.host_errors.note(given.host);
     return given.guest.rax();
   }
 

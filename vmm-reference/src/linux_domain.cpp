@@ -2,9 +2,11 @@
 #include "linux_domain.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -57,6 +59,17 @@ Result<void> set_state(const kvm_ioctls::Vcpu& vcpu, const linux_loader::CpuStat
   regs.rsi = state.rsi;
   regs.rflags = state.rflags;
   return vcpu.set_regs(regs);
+}
+
+std::string cannot_read(const std::string& path, const vmm_base::Error& error) {
+  return "can't read " + path + ": " + strerrordesc_np(error.code);
+}
+
+// With the name of the file at fault, if it is one.
+std::string cannot_load(const Options& options, const linux_loader::LoadError& error) {
+  const std::string_view file = error.file;
+  if (file == "command line") return error.message();
+  return (file == "initramfs" ? options.initramfs : options.kernel) + ": " + error.message();
 }
 
 using Pci = PciRoot<VfioFunction>;
@@ -112,6 +125,8 @@ Ending ending_of(xen_abi::ShutdownReason reason) {
       return Ending::poweroff;
     case xen_abi::ShutdownReason::reboot:
       return Ending::reboot;
+    case xen_abi::ShutdownReason::soft_reset:
+      return Ending::soft_reset;
     case xen_abi::ShutdownReason::watchdog:
       return Ending::watchdog;
     default:
@@ -122,7 +137,7 @@ Ending ending_of(xen_abi::ShutdownReason reason) {
 Result<bool> run_as_xen_guest(const Host& host, Machine& machine, IrqRoutes& routes, TimerMode mode,
                               std::span<Devices* const> devices, DomainRun& run,
                               FirstEnding& ending) {
-  XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus);
+  XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus, run.errors);
   platform.on_shutdown([&](xen_abi::ShutdownReason reason) { ending.is(ending_of(reason)); });
   return run_xen_domain(host, machine, platform, mode, devices, run);
 }
@@ -142,11 +157,11 @@ Result<bool> run_as_kvm_guest(Machine& machine, std::span<Devices* const> device
 std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
                                               const Options& options) {
   auto kernel = linux_loader::MappedFile::open(options.kernel.c_str());
-  if (!kernel) return options.kernel + ": " + kernel.error().message();
+  if (!kernel) return cannot_read(options.kernel, kernel.error());
   std::optional<linux_loader::MappedFile> initramfs;
   if (!options.initramfs.empty()) {
     auto opened = linux_loader::MappedFile::open(options.initramfs.c_str());
-    if (!opened) return options.initramfs + ": " + opened.error().message();
+    if (!opened) return cannot_read(options.initramfs, opened.error());
     initramfs.emplace(std::move(opened).assume_value());
   }
 
@@ -182,37 +197,36 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
                        .memory_map = machine.memory_map,
                        .rsdp = linux_loader::rsdp_gpa,
                        .entry = pvh ? linux_loader::Entry::pvh : linux_loader::Entry::linux64});
-  if (!state) return options.kernel + ": " + state.error().message();
+  if (!state) return cannot_load(options, state.error());
   if (auto set = set_state(machine.vcpus[0], state.value()); !set) return set.error().message();
 
   DomainRun run(vcpus);
   run.timeout = options.timeout.value_or(std::chrono::seconds(0));
   FirstEnding ending(run.loop);
   Console console(run.loop, [&] { ending.is(Ending::left); });
-  PcPorts pc(machine.vm, console, [&](Ending how) { ending.is(how); });
+  PcPorts pc(machine.vm, console, run.errors, [&](Ending how) { ending.is(how); });
   console.connect([&](std::span<const std::uint8_t> typed) { return pc.type(typed); });
   LinuxDevices all(pc, vfio ? &vfio->root() : nullptr);
   const std::vector<Devices*> devices(vcpus, &all);
   auto in_time = xen ? run_as_xen_guest(host, machine, routes, mode, devices, run, ending)
                      : run_as_kvm_guest(machine, devices, run);
   if (!in_time) return in_time.error().message();
+  if (console.failure()) return console.failure()->message();
 
   LinuxRun result{.ending =
                       ending.get().value_or(in_time.value() ? Ending::crash : Ending::timeout)};
+  const auto remark = [&result](const std::string& where, const HostErrors& of) {
+    if (const auto text = of.message(); !text.empty()) result.remarks.push_back(where + text);
+  };
   for (std::uint32_t id = 0; id < vcpus; ++id) {
     const VcpuState& vcpu = run.states[id];
     const std::string name = "vCPU " + std::to_string(id) + ": ";
     if (!vcpu.fault.empty() && result.fault.empty()) result.fault = name + vcpu.fault;
-    if (vcpu.host_errors != 0) {
-      result.remarks.push_back(name + std::to_string(vcpu.host_errors) +
-                               " host errors, the first: " + vcpu.first_host_error);
-    }
+    remark(name, vcpu.host_errors);
     result.punted += vcpu.punted;
   }
-  if (vfio && vfio->errors().count != 0) {
-    result.remarks.push_back("--vfio: " + std::to_string(vfio->errors().count) +
-                             " host errors, the first: " + vfio->errors().first);
-  }
+  remark("", run.errors);
+  if (vfio) remark("--vfio: ", vfio->errors());
   return result;
 }
 

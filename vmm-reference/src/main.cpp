@@ -108,6 +108,8 @@ int boot(const Options& options) {
       return end("the time is out", bad_run);
     case Ending::reboot:
       return end("the guest wants to reboot", 3);
+    case Ending::soft_reset:
+      return end("the guest wants a soft reset, as kexec does, which isn't there", 3);
     case Ending::crash:
       return end("the guest crashed" + (run.fault.empty() ? "" : ": " + run.fault), 4);
     case Ending::watchdog:

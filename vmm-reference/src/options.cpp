@@ -56,7 +56,9 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
                  "Who serves the timers; auto for the fastest, all for each that works here")
       ->delimiter(',')
       ->check(CLI::IsMember(words))
-      ->option_text("MODE,... of kernel, userspace, irqfd, delegated, moving, auto, all [auto]");
+      ->option_text(
+          "MODE,... of kernel, userspace, spinning, irqfd, delegated, moving, auto, all "
+          "[auto]");
   unsigned timeout = 0;
   auto* timeout_option =
       app.add_option("--timeout", timeout,
@@ -66,6 +68,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   app.add_option("--device", options.device, "KVM's device")->capture_default_str();
 
   auto* guest = app.add_option("guest", options.guest, "The guest, an ELF file of tests/guests")
+                    ->check(CLI::ExistingFile)
                     ->option_text("FILE");
   auto* timers = app.add_option("--timers", options.count, "How many timers each vCPU arms")
                      ->check(CLI::Range(1u, max_timers))
@@ -74,11 +77,13 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
 
   auto* kernel = app.add_option("--kernel", options.kernel, "A bzImage or a vmlinux")
                      ->transform(without_key("path"))
+                     ->check(CLI::ExistingFile)
                      ->option_text("[path=]FILE")
                      ->excludes(guest)
                      ->excludes(timers);
   auto* initramfs = app.add_option("--initramfs", options.initramfs, "Its initramfs")
                         ->transform(without_key("path"))
+                        ->check(CLI::ExistingFile)
                         ->option_text("[path=]FILE");
   auto* cmdline = app.add_option("--cmdline", options.cmdline, "The kernel's command line")
                       ->option_text("TEXT [console=ttyS0]");
@@ -88,10 +93,11 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
                      ->option_text("[size_mib=]N [256]");
   const std::map<std::string, Boot> boots{
       {"pvh", Boot::pvh}, {"hvm", Boot::hvm}, {"native", Boot::native}};
-  auto* boot = app.add_option("--boot", options.boot,
+  std::string boot_word = "pvh";
+  auto* boot = app.add_option("--boot", boot_word,
                               "pvh: as a Xen guest, by its PVH entry; hvm: the same by the 64-bit "
                               "entry; native: as a guest of KVM's own")
-                   ->transform(CLI::CheckedTransformer(boots))
+                   ->check(CLI::IsMember(boots))
                    ->option_text("pvh|hvm|native [pvh]");
   auto* vfio =
       app.add_option("--vfio", options.vfio,
@@ -111,6 +117,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : bad_usage;
   }
+  options.boot = boots.at(boot_word);
   const auto complain = [](const char* what) {
     std::fprintf(stderr, "vmm-reference: %s; see --help\n", what);
     return bad_usage;

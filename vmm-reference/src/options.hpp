@@ -16,14 +16,15 @@ namespace vmm_reference {
 enum class TimerMode {
   kernel,     // KVM serves and keeps.
   userspace,  // We serve; a timerfd keeps.
+  spinning,   // The same, but woken early; the rest is spun for.
   irqfd,      // We serve; a timerfd keeps, whose expiry raises the event inside the kernel.
   delegated,  // We serve; KVM keeps.
   moving,     // As kernel and as userspace, by turns, every few hundred us: that it can be done.
 };
 
-inline constexpr TimerMode timer_modes[] = {TimerMode::kernel, TimerMode::userspace,
-                                            TimerMode::irqfd, TimerMode::delegated,
-                                            TimerMode::moving};
+inline constexpr TimerMode timer_modes[] = {TimerMode::kernel,   TimerMode::userspace,
+                                            TimerMode::irqfd,    TimerMode::delegated,
+                                            TimerMode::spinning, TimerMode::moving};
 
 constexpr const char* to_string(TimerMode mode) noexcept {
   switch (mode) {
@@ -31,6 +32,8 @@ constexpr const char* to_string(TimerMode mode) noexcept {
       return "kernel";
     case TimerMode::userspace:
       return "userspace";
+    case TimerMode::spinning:
+      return "spinning";
     case TimerMode::irqfd:
       return "irqfd";
     case TimerMode::delegated:

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "console.hpp"
+#include "host_errors.hpp"
 #include "kvm_ioctls/vm.hpp"
 #include "linux_loader/acpi.hpp"
 #include "vm_superio/i8042.hpp"
@@ -23,14 +24,15 @@
 namespace vmm_reference {
 
 // How a guest's run came to its end; left: by the user.
-enum class Ending { poweroff, reboot, crash, watchdog, left, timeout };
+enum class Ending { poweroff, reboot, soft_reset, crash, watchdog, left, timeout };
 
 // One for all vCPUs, and for whoever types.
 class PcPorts {
  public:
   // `ended` may be called from any vCPU's thread.
-  PcPorts(const kvm_ioctls::Vm& vm, Console& console, std::function<void(Ending)> ended)
-      : line_{vm, console}, ended_(std::move(ended)) {}
+  PcPorts(const kvm_ioctls::Vm& vm, Console& console, HostErrors& errors,
+          std::function<void(Ending)> ended)
+      : line_{vm, console, errors}, ended_(std::move(ended)) {}
 
   bool out(std::uint16_t port, std::span<const std::byte> data) {
     const auto value = std::to_integer<std::uint8_t>(data[0]);
@@ -66,9 +68,9 @@ class PcPorts {
   struct Line {
     const kvm_ioctls::Vm& vm;
     Console& console;
+    HostErrors& errors;
     void transmit(std::uint8_t byte) { console.write(byte); }
-    // Can't fail for a pin that is there.
-    void set_interrupt(bool level) { (void)vm.irq_line(linux_loader::com1_gsi, level); }
+    void set_interrupt(bool level) { errors.note(vm.irq_line(linux_loader::com1_gsi, level)); }
     void ready_for_input() { console.ready_for_input(); }
   };
   void write_serial(std::uint16_t port, std::uint8_t value) {

@@ -77,6 +77,12 @@ bool print_rows(std::FILE* out, const RunReport& run, std::uint32_t timers) {
     good = good && s.lost == 0 && !ours_early && guest.refused == 0 && guest.unasked == 0 &&
            guest.armed == timers;
   }
+  if (run.mode == TimerMode::spinning) {
+    std::uint64_t fired = 0;
+    for (const VcpuReport& vcpu : run.vcpus) fired += vcpu.guest.fired;
+    std::fprintf(out, "            spun for %.1f us a timer\n",
+                 us(run.spun.count()) / static_cast<double>(std::max<std::uint64_t>(fired, 1)));
+  }
   if (run.timed_out)
     std::fprintf(out, "            time is out: a timer was lost, or the guest hangs\n");
   for (const std::string& fault : run.faults) std::fprintf(out, "            %s\n", fault.c_str());

@@ -10,6 +10,7 @@
 
 #include "devices.hpp"
 #include "exit_name.hpp"
+#include "host_errors.hpp"
 #include "kvm_ioctls/exit.hpp"
 #include "vmm_base/guest_address.hpp"
 #include "vmm_base/result.hpp"
@@ -19,9 +20,8 @@ namespace vmm_reference {
 // What the loop leaves behind.
 struct VcpuState {
   std::atomic<std::uint64_t> punted = 0;
-  std::uint64_t host_errors = 0;  // met while answering; a guest can cause them at will …
-  std::string first_host_error;   // … so only the first is kept
-  std::string fault;              // once the thread has ended
+  HostErrors host_errors{};  // met while answering
+  std::string fault{};       // once the thread has ended
 };
 
 // Runs until `devices` or a fault ends it, or `interrupted()`, which is called when a signal has

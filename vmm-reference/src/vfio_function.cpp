@@ -199,13 +199,18 @@ Result<void> VfioFunction::update_msi() {
     interrupt.now = wanted[i];
     // What comes while it is masked waits in the eventfd, which KVM looks at first.
     if (wanted[i].masked) {
-      interrupt.irqfd.reset();
+      VMM_CHECK(end(interrupt));
     } else if (!interrupt.irqfd) {
       VMM_TRY(irqfd, vm_->register_irqfd(interrupt.eventfd.get(), interrupt.gsi));
       interrupt.irqfd.emplace(std::move(irqfd));
     }
   }
   return vmm_base::success();
+}
+
+Result<void> VfioFunction::end(Interrupt& interrupt) {
+  auto irqfd = std::exchange(interrupt.irqfd, std::nullopt);
+  return irqfd ? irqfd->unregister() : vmm_base::success();
 }
 
 Result<void> VfioFunction::start_msi(std::size_t count) {
@@ -226,17 +231,13 @@ Result<void> VfioFunction::start_msi(std::size_t count) {
 Result<void> VfioFunction::stop_msi() {
   if (interrupts_.empty()) return vmm_base::success();
   const std::size_t count = interrupts_.size();
+  for (Interrupt& interrupt : interrupts_) note(end(interrupt));
   interrupts_.clear();
   VMM_CHECK(device_.disable_irqs(VFIO_PCI_MSI_IRQ_INDEX));
   for (std::size_t i = 0; i < count; ++i) {
     VMM_CHECK(routes_->clear(gsis_[i]));
   }
   return vmm_base::success();
-}
-
-void VfioFunction::note(const Result<void>& result) {
-  if (result) return;
-  if (errors_->count++ == 0) errors_->first = result.error().message();
 }
 
 }  // namespace vmm_reference

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "host_errors.hpp"
 #include "irq_routes.hpp"
 #include "kvm_ioctls/vm.hpp"
 #include "pci_config.hpp"
@@ -21,12 +22,6 @@
 #include "vmm_base/unique_fd.hpp"
 
 namespace vmm_reference {
-
-// What went wrong at the guest's request, which it can make at will: only the first is kept.
-struct HostErrors {
-  std::uint64_t count = 0;
-  std::string first;
-};
 
 // Not for two threads at once.
 class VfioFunction {
@@ -82,12 +77,13 @@ class VfioFunction {
   vmm_base::Result<void> map_bars();
   vmm_base::Result<void> map_bar(const Bar& bar, vmm_base::Gpa at);
   vmm_base::Result<void> update_msi();
+  static vmm_base::Result<void> end(Interrupt& interrupt);
   vmm_base::Result<void> start_msi(std::size_t count);
   vmm_base::Result<void> stop_msi();
   vmm_base::Result<void> write(std::size_t offset, std::span<const std::byte> bytes);
   // The BAR with these bytes.
   const Bar* find(vmm_base::Gpa gpa, std::size_t size) const;
-  void note(const vmm_base::Result<void>& result);
+  void note(const vmm_base::Result<void>& result) { errors_->note(result); }
 
   vfio_ioctls::Device device_;
   const kvm_ioctls::Vm* vm_;

@@ -19,6 +19,7 @@
 #include "xen_timer/delegated_backend.hpp"
 #include "xen_timer/handler.hpp"
 #include "xen_timer/irqfd_backend.hpp"
+#include "xen_timer/spinning_backend.hpp"
 #include "xen_timer/timerfd_backend.hpp"
 
 namespace vmm_reference {
@@ -55,7 +56,7 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
 
   std::optional<TimerMover> mover;
   if (mode == TimerMode::moving) mover.emplace(run.loop, count, [&] { threads.kick_all(); });
-  return run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
+  const bool in_time = run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
     const auto interrupted = [&] {
       if (mover) mover->move(timer, id);
       return threads.serve(id);
@@ -65,6 +66,8 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
                       hypercall_port ? &*hypercall_port : nullptr),
              *devices[id.value], interrupted, run.states[id.value]);
   });
+  if constexpr (requires { backend.spun(); }) run.spun = backend.spun();
+  return in_time;
 }
 
 }  // namespace
@@ -74,11 +77,15 @@ Result<bool> run_xen_domain(const Host& host, Machine& machine, XenPlatform& pla
   const auto count = static_cast<std::uint32_t>(machine.vcpus.size());
   const auto with = [&](auto backend) -> Result<bool> {
     if (!backend) return backend.error();
-    return run_with(host, machine, platform, backend.value(), mode, devices, run);
+    auto ran = run_with(host, machine, platform, backend.value(), mode, devices, run);
+    platform.end_event_routes();
+    return ran;
   };
   switch (mode) {
     case TimerMode::userspace:
       return with(xen_timer::TimerfdBackend::create(count));
+    case TimerMode::spinning:
+      return with(xen_timer::SpinningBackend::create(count));
     case TimerMode::irqfd:
       return with(xen_timer::IrqfdBackend<XenPlatform>::create(platform, count));
     case TimerMode::kernel:  // The calls come to us, too, until VIRQ_TIMER is bound.

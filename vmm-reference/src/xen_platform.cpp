@@ -4,6 +4,7 @@
 #include <cpuid.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -26,15 +27,20 @@ std::uint8_t tsc_fraction_bits() {
   return svm ? xen_clock::svm_tsc_fraction_bits : xen_clock::vmx_tsc_fraction_bits;
 }
 
+// What kernels that don't have it say to an ioctl, of a VM or a vCPU, or to an attribute.
+bool is_unknown_ioctl(int code) { return code == ENOTTY || code == EINVAL || code == ENXIO; }
+
 }  // namespace
 
 XenPlatform::XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, IrqRoutes& routes,
-                         vm_memory::GuestMemory& memory, std::span<kvm_ioctls::Vcpu> vcpus)
+                         vm_memory::GuestMemory& memory, std::span<kvm_ioctls::Vcpu> vcpus,
+                         HostErrors& errors)
     : host_(host),
       vm_(vm),
       routes_(routes),
       memory_(memory),
       vcpus_(vcpus),
+      errors_(errors),
       state_(vcpus.size()),
       grants_(vm, memory),
       sent_by_kernel_(xen_abi::event_ports_64) {}
@@ -48,6 +54,8 @@ bool XenPlatform::each_page(XenVcpuId id, Gva gva, std::size_t size, Copy&& copy
     const std::size_t length =
         std::min<std::size_t>(size - at, vmm_base::page_size - here.value % vmm_base::page_size);
     auto gpa = vcpu(id).translate(here);
+    // EFAULT: the guest has nothing there.
+    if (!gpa && gpa.error().code != EFAULT) errors_.note(gpa.error());
     if (!gpa || !copy(gpa.value(), at, length)) return false;
     at += length;
   }
@@ -162,15 +170,16 @@ void XenPlatform::enter_hypercall(XenVcpuId id, bool long_mode) {
   long_mode_.store(long_mode, std::memory_order_relaxed);
   state_[id.value].clock.refresh([&]() -> std::optional<xen_clock::VcpuTsc> {
     auto tsc = vcpu_tsc(id);
-    if (!tsc) return std::nullopt;  // before Linux 5.18
-    return tsc.value();
+    if (tsc) return tsc.value();
+    if (!is_unknown_ioctl(tsc.error().code)) errors_.note(tsc.error());  // before Linux 5.18
+    return std::nullopt;
   });
 }
 
 GuestTime XenPlatform::guest_now(XenVcpuId id) {
   const auto [time, source] = state_[id.value].clock.now([&] {
-    // Fails only for a bad fd or address, which these aren't; else no time would ever come.
     const auto clock = vm_.get_clock();
+    if (!clock) errors_.note(clock.error());
     return xen_clock::guest_time(clock ? static_cast<std::int64_t>(clock.value().clock) : 0);
   });
   if (source != xen_clock::Source::pvclock) clock_fell_back_ = true;
@@ -200,6 +209,12 @@ Result<void> XenPlatform::route_event(XenVcpuId id, EventPort port, int eventfd)
     irqfd.emplace(std::move(registered));
   }
   return routes_.set(irqfd->gsi(), EventRoute{port, vcpu(id).id()});
+}
+
+void XenPlatform::end_event_routes() {
+  for (PerVcpu& state : state_) {
+    if (state.irqfd) errors_.note(state.irqfd->unregister());
+  }
 }
 
 Result<void> XenPlatform::set_upcall_vector(XenVcpuId id, std::uint8_t vector) {

@@ -14,6 +14,7 @@
 
 #include "grant_frames.hpp"
 #include "host.hpp"
+#include "host_errors.hpp"
 #include "irq_routes.hpp"
 #include "kvm_ioctls/registration.hpp"
 #include "kvm_ioctls/vcpu.hpp"
@@ -43,9 +44,10 @@ using xen_clock::GuestTime;
 
 class XenPlatform {
  public:
-  // `vcpus` by Xen vCPU id. All must outlive it.
+  // `vcpus` by Xen vCPU id; `errors` gets those that no call returns. All must outlive it.
   XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, IrqRoutes& routes,
-              vm_memory::GuestMemory& memory, std::span<kvm_ioctls::Vcpu> vcpus);
+              vm_memory::GuestMemory& memory, std::span<kvm_ioctls::Vcpu> vcpus,
+              HostErrors& errors);
 
   // --- on the thread of `vcpu` ---
 
@@ -116,6 +118,8 @@ class XenPlatform {
   void clear_pending(EventPort port);
   GuestTime guest_now(XenVcpuId vcpu);
   Result<void> raise_event(XenVcpuId vcpu, EventPort port);
+  // Undoes route_event(), once the vCPUs have ended.
+  void end_event_routes();
   // Whether guest_now() came from the guest's own pvclock each time it was asked.
   [[nodiscard]] bool clock_was_exact() const noexcept { return !clock_fell_back_; }
 
@@ -148,6 +152,7 @@ class XenPlatform {
   IrqRoutes& routes_;
   vm_memory::GuestMemory& memory_;
   std::span<kvm_ioctls::Vcpu> vcpus_;
+  HostErrors& errors_;
   std::vector<PerVcpu> state_;  // by Xen vCPU id
   std::atomic<SharedInfo*> shared_info_ = nullptr;
   std::atomic<bool> long_mode_ = false;  // the last caller's

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 
 #include "escape_keys.hpp"
 #include "raw_terminal.hpp"
+#include "vmm_base/unique_fd.hpp"
 
 namespace vmm_reference {
 namespace {
@@ -44,6 +46,7 @@ TEST_F(Keys, CtrlATwiceIsOne) {
 
 // The slave's end of a new terminal.
 struct Terminal : testing::Test {
+  void TestBody() override {}  // so that others may have one
   int master = ::posix_openpt(O_RDWR | O_NOCTTY);
   int slave = ::grantpt(master) == 0 && ::unlockpt(master) == 0
                   ? ::open(::ptsname(master), O_RDWR | O_NOCTTY)
@@ -158,6 +161,50 @@ TEST_F(OnPipes, ThatNobodyReadsItEndsIt) {
   console.write('x');
   for (int i = 0; i < 4 && !left; ++i) loop.run_one_for(std::chrono::milliseconds(50));
   EXPECT_TRUE(left);
+  ASSERT_TRUE(console.failure());
+  EXPECT_EQ(console.failure()->code, EPIPE);
+}
+
+// Who shares the terminal with us, our own output first, doesn't expect EAGAIN.
+TEST_F(OnPipes, TheTerminalStaysBlocking) {
+  const Terminal terminal;
+  ASSERT_GE(terminal.slave, 0);
+  for (const int fd : {0, 1}) ASSERT_EQ(::dup2(terminal.slave, fd), fd);
+  const int before = ::fcntl(terminal.slave, F_GETFL);
+  ASSERT_EQ(before & O_NONBLOCK, 0);
+  std::string got;
+  {
+    Console console(loop, [&] { left = true; });
+    console.connect([&](std::span<const std::uint8_t> typed) {
+      got.append(typed.begin(), typed.end());
+      return typed.size();
+    });
+    EXPECT_EQ(::fcntl(terminal.slave, F_GETFL), before);
+    for (const char* key : {"l", "s", "\r"}) {
+      ASSERT_EQ(::write(terminal.master, key, 1), 1);
+      for (int i = 0; i < 4; ++i) loop.run_one_for(std::chrono::milliseconds(50));
+    }
+    EXPECT_EQ(::fcntl(terminal.slave, F_GETFL), before);
+  }
+  EXPECT_EQ(got, "ls\r");
+  EXPECT_FALSE(left);
+  EXPECT_EQ(::fcntl(terminal.slave, F_GETFL), before);
+}
+
+TEST_F(OnPipes, AFileIsReadToItsEnd) {
+  const vmm_base::UniqueFd file(::memfd_create("typed", MFD_CLOEXEC));
+  ASSERT_EQ(::write(file.get(), "abc", 3), 3);
+  ASSERT_EQ(::lseek(file.get(), 0, SEEK_SET), 0);
+  ASSERT_EQ(::dup2(file.get(), 0), 0);
+  std::string got;
+  Console console(loop, [&] { left = true; });
+  console.connect([&](std::span<const std::uint8_t> typed) {
+    got.append(typed.begin(), typed.end());
+    return typed.size();
+  });
+  for (int i = 0; i < 4; ++i) loop.run_one_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(got, "abc");
+  EXPECT_FALSE(left);
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ TEST(Host, Linux73LeavesTheXenIdUnset) {
   const KvmDouble kvm;
   const Host host = open(kvm);
   EXPECT_EQ(host.modes(), (Modes{TimerMode::kernel, TimerMode::delegated, TimerMode::irqfd,
-                                 TimerMode::userspace, TimerMode::moving}));
+                                 TimerMode::userspace, TimerMode::spinning, TimerMode::moving}));
   EXPECT_NE(host.description().find("Linux 7.3 and later"), std::string::npos);
 }
 
@@ -45,8 +45,8 @@ TEST(Host, BeforeThatItIsZeroAndNothingIsDelegated) {
     return 0;
   });
   const Host host = open(kvm);
-  EXPECT_EQ(host.modes(),
-            (Modes{TimerMode::kernel, TimerMode::irqfd, TimerMode::userspace, TimerMode::moving}));
+  EXPECT_EQ(host.modes(), (Modes{TimerMode::kernel, TimerMode::irqfd, TimerMode::userspace,
+                                 TimerMode::spinning, TimerMode::moving}));
   EXPECT_NE(host.description().find("before Linux 7.3"), std::string::npos);
   EXPECT_NE(host.why_not(TimerMode::delegated).find("also answers the hypercalls"),
             std::string::npos);
@@ -57,7 +57,7 @@ TEST(Host, WithoutEventsByKvmTimersAreOurs) {
   kvm.cap(KVM_CAP_XEN_HVM, xen_5_12);
   const Host host = open(kvm);
   EXPECT_TRUE(host.xen_exits);
-  EXPECT_EQ(host.modes(), Modes{TimerMode::userspace});
+  EXPECT_EQ(host.modes(), (Modes{TimerMode::userspace, TimerMode::spinning}));
   EXPECT_EQ(kvm.count(KVM_CREATE_VM), 0u) << "there is no id to ask for";
 }
 
@@ -66,7 +66,7 @@ TEST(Host, WithoutKvmXenPortExitsStandIn) {
   kvm.cap(KVM_CAP_XEN_HVM, 0);
   const Host host = open(kvm);
   EXPECT_FALSE(host.xen_exits);
-  EXPECT_EQ(host.modes(), Modes{TimerMode::userspace});
+  EXPECT_EQ(host.modes(), (Modes{TimerMode::userspace, TimerMode::spinning}));
   EXPECT_NE(host.description().find("no KVM_XEN here"), std::string::npos);
 }
 

@@ -52,7 +52,7 @@ class Table : public testing::Environment {
       bool by_iommufd;
     };
 #define ROW(request, by_iommufd) \
-  { #request, request, by_iommufd }
+  Row { #request, request, by_iommufd }
     for (const Row& row : {ROW(VFIO_GET_API_VERSION, false),
                            ROW(VFIO_CHECK_EXTENSION, false),
                            ROW(VFIO_SET_IOMMU, false),

@@ -8,6 +8,7 @@
 #include "xen_timer/handler.hpp"
 #include "xen_timer/irqfd_backend.hpp"
 #include "xen_timer/queue_backend.hpp"
+#include "xen_timer/spinning_backend.hpp"
 #include "xen_timer/state.hpp"
 #include "xen_timer/timer_queue.hpp"
 #include "xen_timer/timerfd_backend.hpp"
@@ -29,6 +30,8 @@ struct AnyKernel {
 };
 
 template class QueueBackend<VirtualAlarm>;
+template class SpinningAlarm<TimerfdAlarm>;
+template class QueueBackend<SpinningAlarm<TimerfdAlarm>>;
 template class QueueBackend<TimerfdAlarm, DelegatedPath<AnyKernel>>;
 template class QueueBackend<TimerfdAlarm, IrqfdPath<AnyKernel>>;
 template class DelegatedBackend<AnyKernel>;

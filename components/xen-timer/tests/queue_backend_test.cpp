@@ -276,7 +276,6 @@ struct SharedClockAlarm {
   std::atomic<std::int64_t>* time;
   HostTime now() { return HostTime(Duration(time->load())); }
   Result<void> set(HostTime) { return vmm_base::success(); }
-  void clear() {}
   int fd() { return -1; }
 };
 

@@ -39,7 +39,6 @@ struct TimeAlarm {
   Time* time;
   xen_clock::HostTime now() { return xen_clock::HostTime(Duration(time->ns.load())); }
   Result<void> set(xen_clock::HostTime) { return vmm_base::success(); }
-  void clear() {}
   int fd() { return -1; }
 };
 

@@ -97,7 +97,7 @@ class Kvm : public DeviceAttributes<Kvm> {
     });
   }
   // KVM_GET_MSRS [KVM_CAP_GET_MSR_FEATURES, 4.16]: feature MSRs as KVM can offer them. Returns how
-  // many were read, in order.
+  // many were read, in order. E2BIG, operand their number, for more than 255.
   [[nodiscard]] Result<std::uint32_t> get_msrs(Msrs& msrs) const noexcept {
     VMM_TRY(done, KVM_IOCTLS_CALL(fd(), KVM_GET_MSRS, msrs.get(), msrs.size()));
     return static_cast<std::uint32_t>(done);

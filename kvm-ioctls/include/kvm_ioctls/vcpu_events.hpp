@@ -137,8 +137,8 @@ class VcpuEvents {
   }
 
   // KVM_XEN_VCPU_SET_ATTR, KVM_XEN_VCPU_GET_ATTR [KVM_CAP_XEN_HVM, 5.12]: any of the vCPU
-  // attributes of xen_attr.hpp. ENOENT if the kernel doesn't know the attribute; the error's
-  // operand is its type.
+  // attributes of xen_attr.hpp. ENOENT if the kernel doesn't know the attribute, EINVAL without
+  // KVM_XEN; the error's operand is its type.
   template <class Attr>
   [[nodiscard]] Result<void> xen_vcpu_set_attr(const Attr& value) const noexcept {
     kvm_xen_vcpu_attr attr{};

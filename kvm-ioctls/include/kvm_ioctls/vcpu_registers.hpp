@@ -83,7 +83,8 @@ class VcpuRegisters {
     return area;
   }
 
-  // KVM_GET_XCRS, KVM_SET_XCRS [KVM_CAP_XCRS, 2.6]: the extended control registers, XCR0.
+  // KVM_GET_XCRS, KVM_SET_XCRS [KVM_CAP_XCRS, 2.6]: the extended control registers, XCR0. EINVAL
+  // for bits that the processor hasn't.
   [[nodiscard]] Result<kvm_xcrs> get_xcrs() const noexcept {
     return KVM_IOCTLS_GET(kvm_xcrs, number(), KVM_GET_XCRS, operand());
   }
@@ -123,7 +124,8 @@ class VcpuRegisters {
   }
 
   // KVM_GET_MSRS, KVM_SET_MSRS [, 2.6]: those that `msrs` names by index, up to 255. Returns how
-  // many were done, in order: that stands at the first that KVM refused.
+  // many were done, in order: that stands at the first that KVM refused. E2BIG, operand their
+  // number, for more.
   [[nodiscard]] Result<std::uint32_t> get_msrs(Msrs& msrs) const noexcept {
     VMM_TRY(done, KVM_IOCTLS_CALL(number(), KVM_GET_MSRS, msrs.get(), msrs.size()));
     return static_cast<std::uint32_t>(done);
@@ -171,7 +173,7 @@ class VcpuRegisters {
   }
 
   // KVM_GET_MP_STATE, KVM_SET_MP_STATE [KVM_CAP_MP_STATE, 2.6]: KVM_MP_STATE_*: running, halted,
-  // waiting for INIT or SIPI. EINVAL without an in-kernel APIC, but for RUNNABLE.
+  // waiting for INIT or SIPI. EINVAL for another, and without an in-kernel APIC, but for RUNNABLE.
   [[nodiscard]] Result<kvm_mp_state> get_mp_state() const noexcept {
     return KVM_IOCTLS_GET(kvm_mp_state, number(), KVM_GET_MP_STATE, operand());
   }

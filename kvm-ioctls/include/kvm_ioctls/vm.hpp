@@ -79,7 +79,8 @@ class Vm : public VmMemory<Vm>, public VmInterrupts<Vm>, public DeviceAttributes
 
   // KVM_GET_CLOCK, KVM_SET_CLOCK [KVM_CAP_ADJUST_CLOCK, 2.6]: the guest's system time in ns, as KVM
   // reckons it for the whole VM, and flags: KVM_CLOCK_TSC_STABLE while every vCPU's pvclock follows
-  // one master clock; KVM_CLOCK_REALTIME, _HOST_TSC since 5.16.
+  // one master clock; KVM_CLOCK_REALTIME, _HOST_TSC since 5.16. EINVAL, operand the time, to set
+  // others.
   [[nodiscard]] Result<kvm_clock_data> get_clock() const noexcept {
     return KVM_IOCTLS_GET(kvm_clock_data, fd(), KVM_GET_CLOCK, 0);
   }
@@ -134,7 +135,8 @@ class Vm : public VmMemory<Vm>, public VmInterrupts<Vm>, public DeviceAttributes
     return KVM_IOCTLS_SET(fd(), KVM_X86_SET_MSR_FILTER, &filter, ranges.size());
   }
   // KVM_SET_PMU_EVENT_FILTER [KVM_CAP_PMU_EVENT_FILTER, 5.3]: which events the guest's counters
-  // count. E2BIG, operand their number, for more than 300.
+  // count. E2BIG, operand their number, for more than 300; EINVAL for an action or flags that there
+  // aren't.
   [[nodiscard]] Result<void> set_pmu_event_filter(const PmuEventFilter& filter) const noexcept {
     return KVM_IOCTLS_SET(fd(), KVM_SET_PMU_EVENT_FILTER, filter.get(), filter.size());
   }
@@ -147,7 +149,8 @@ class Vm : public VmMemory<Vm>, public VmInterrupts<Vm>, public DeviceAttributes
 
   // KVM_XEN_HVM_CONFIG [KVM_CAP_XEN_HVM, 2.6; 5.12 to intercept]: `flags`
   // KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL and others of KVM_CAP_XEN_HVM; `msr`, 0x40000000 to
-  // 0x4fffffff, is where the guest writes the hypercall page's address.
+  // 0x4fffffff, is where the guest writes the hypercall page's address. EINVAL, operand the flags,
+  // for others; ENOTTY without KVM_XEN.
   [[nodiscard]] Result<void> xen_hvm_config(std::uint32_t flags, std::uint32_t msr) const noexcept {
     ::kvm_xen_hvm_config config{};
     config.flags = flags;
@@ -155,7 +158,8 @@ class Vm : public VmMemory<Vm>, public VmInterrupts<Vm>, public DeviceAttributes
     return KVM_IOCTLS_SET(fd(), KVM_XEN_HVM_CONFIG, &config, flags);
   }
   // KVM_XEN_HVM_SET_ATTR, KVM_XEN_HVM_GET_ATTR [KVM_CAP_XEN_HVM, 5.12]: any of the VM attributes of
-  // xen_attr.hpp. ENOENT if the kernel doesn't know the attribute; the error's operand is its type.
+  // xen_attr.hpp. ENOENT if the kernel doesn't know the attribute, ENOTTY without KVM_XEN; the
+  // error's operand is its type.
   template <class Attr>
   [[nodiscard]] Result<void> xen_hvm_set_attr(const Attr& value) const noexcept {
     kvm_xen_hvm_attr attr{};

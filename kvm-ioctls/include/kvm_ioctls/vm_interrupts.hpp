@@ -41,7 +41,8 @@ class VmInterrupts {
     return KVM_IOCTLS_SET(number(), KVM_CREATE_IRQCHIP, 0, 0);
   }
   // KVM_GET_IRQCHIP, KVM_SET_IRQCHIP [KVM_CAP_IRQCHIP, 2.6]: the state of one, `chip`
-  // KVM_IRQCHIP_PIC_MASTER, _PIC_SLAVE or _IOAPIC. ENXIO without an in-kernel one.
+  // KVM_IRQCHIP_PIC_MASTER, _PIC_SLAVE or _IOAPIC. ENXIO without an in-kernel one; EINVAL for
+  // another.
   [[nodiscard]] Result<kvm_irqchip> get_irqchip(std::uint32_t chip) const noexcept {
     kvm_irqchip state{};
     state.chip_id = chip;
@@ -99,7 +100,8 @@ class VmInterrupts {
   }
 
   // KVM_SIGNAL_MSI [KVM_CAP_SIGNAL_MSI, 3.5]: a message-signalled interrupt. Returns whether it was
-  // delivered; false if the guest blocked it. The error's operand is `data`.
+  // delivered; false if the guest blocked it. The error's operand is `data`: EINVAL without an
+  // in-kernel APIC.
   [[nodiscard]] Result<bool> signal_msi(std::uint64_t address, std::uint32_t data) const noexcept {
     kvm_msi msi{};
     msi.address_lo = static_cast<std::uint32_t>(address);

@@ -58,7 +58,8 @@ class VmMemory {
  public:
   // KVM_SET_USER_MEMORY_REGION [KVM_CAP_USER_MEMORY, 2.6]: `size` bytes at `gpa` are the host's at
   // `host`, all page-aligned; the host's must stay mapped as long as the VM lives. size 0 removes
-  // the slot. EEXIST, operand the address, where another slot is.
+  // the slot. EEXIST, operand the address, where another slot is; EINVAL for what isn't
+  // page-aligned, a slot above KVM_CAP_NR_MEMSLOTS and flags that the kernel hasn't.
   [[nodiscard]] Result<void> set_user_memory_region(std::uint32_t slot, vmm_base::Gpa gpa,
                                                     std::uint64_t size, void* host,
                                                     std::uint32_t flags = 0) const noexcept {
@@ -123,7 +124,7 @@ class VmMemory {
   }
 
   // KVM_SET_NR_MMU_PAGES [KVM_CAP_MMU_SHADOW_CACHE_CONTROL, 2.6]: how many pages KVM's shadow page
-  // tables may take, at least 64.
+  // tables may take. EINVAL, operand their number, below 64.
   [[nodiscard]] Result<void> set_nr_mmu_pages(std::uint32_t pages) const noexcept {
     return KVM_IOCTLS_SET(number(), KVM_SET_NR_MMU_PAGES, std::size_t{pages}, pages);
   }
@@ -142,6 +143,7 @@ class VmMemory {
 
   // KVM_CREATE_GUEST_MEMFD [KVM_CAP_GUEST_MEMFD, 6.8]: `size` bytes of memory that userspace can't
   // reach, unless `flags` has GUEST_MEMFD_FLAG_MMAP of Linux 6.18. For set_user_memory_region2().
+  // EINVAL, operand the size, if it isn't in whole pages, and for flags that the kernel hasn't.
   [[nodiscard]] Result<vmm_base::UniqueFd> create_guest_memfd(
       std::uint64_t size, std::uint64_t flags = 0) const noexcept {
     const CreateGuestMemfd request{size, flags, {}};
@@ -150,7 +152,7 @@ class VmMemory {
   }
   // KVM_SET_MEMORY_ATTRIBUTES [KVM_CAP_MEMORY_ATTRIBUTES, 6.8, needs a VM with private memory:
   // SEV-SNP, TDX or CONFIG_KVM_SW_PROTECTED_VM]: makes [gpa, gpa + size) private,
-  // KVM_MEMORY_ATTRIBUTE_PRIVATE, or shared, 0.
+  // KVM_MEMORY_ATTRIBUTE_PRIVATE, or shared, 0. ENOTTY on another VM.
   [[nodiscard]] Result<void> set_memory_attributes(vmm_base::Gpa gpa, std::uint64_t size,
                                                    std::uint64_t attributes) const noexcept {
     const MemoryAttributes request{gpa.value, size, attributes, 0};

@@ -29,14 +29,25 @@
 
 namespace xen_timer {
 
-// now: the host's clock. set: be readable from then on, HostTime::max() for never. clear: be no
-// longer readable for what has passed. fd: what is readable, -1 if that isn't a file descriptor.
+// now: the host's clock. set: be readable from then on, HostTime::max() for never, and no longer
+// for what was set before. fd: what is readable, -1 if that isn't a file descriptor.
 template <class A>
 concept Alarm = requires(A& alarm, xen_clock::HostTime due) {
   { alarm.now() } -> std::same_as<xen_clock::HostTime>;
   { alarm.set(due) } -> std::same_as<Result<void>>;
-  {alarm.clear()};
   { alarm.fd() } -> std::same_as<int>;
+};
+
+// One that is readable before it is due, and has the rest waited for by expire():
+// spinning_backend.hpp. woke: expire() has begun. begin_wait: whether the rest until `due` is to be
+// waited for now. wait: does so, until it is due or set() is called; the only one during which
+// others may be. end_wait: it has ended.
+template <class A>
+concept EarlyAlarm = Alarm<A> && requires(A& alarm, xen_clock::HostTime due) {
+  {alarm.woke()};
+  { alarm.begin_wait(due) } -> std::same_as<bool>;
+  {alarm.wait()};
+  {alarm.end_wait()};
 };
 
 // A timer in the kernel for each vCPU's single shot. Calls for one vCPU never overlap; all but bind
@@ -201,11 +212,11 @@ class QueueBackend {
   template <std::invocable<XenVcpuId> Now, std::invocable<XenVcpuId, EventPort> Fire>
   Result<void> expire(Now&& guest_now, Fire&& fire) {
     State& s = *state_;
-    // First of all: an alarm set after this is not cleared, one set before is served below.
-    s.alarm.clear();
     Result<void> result = vmm_base::success();
     std::unique_lock lock(s.mutex);
+    if constexpr (EarlyAlarm<A>) s.alarm.woke();
     for (std::size_t turns = s.queue.size(); turns > 0; --turns) {
+      s.wait_for_next(lock);
       if (s.paused || s.next_due() > s.alarm.now()) break;
       const std::uint32_t id = s.queue.first();
       const XenVcpuId vcpu{id % s.count()};
@@ -242,7 +253,8 @@ class QueueBackend {
       s.idle.notify_all();
       result = first_error(result, served);
     }
-    return first_error(result, s.paused ? vmm_base::success() : s.set_alarm(s.next_due()));
+    // Also where nothing waits: it is readable until it is set.
+    return first_error(result, s.paused ? vmm_base::success() : s.set_alarm_anew(s.next_due()));
   }
 
   // Readable when expire() has something to do.
@@ -373,8 +385,22 @@ class QueueBackend {
       // Not for `at`: an earlier one may be waiting for an alarm that couldn't be set.
       return paused || at >= alarm_due ? vmm_base::success() : set_alarm(next_due());
     }
+    // For the earliest, where the alarm was early and that is near.
+    void wait_for_next(std::unique_lock<std::mutex>& lock) {
+      if constexpr (EarlyAlarm<A>) {
+        while (!paused && !queue.empty() && alarm.begin_wait(queue.first_due())) {
+          lock.unlock();
+          alarm.wait();
+          lock.lock();
+          alarm.end_wait();
+        }
+      }
+    }
     Result<void> set_alarm(xen_clock::HostTime at) {
       if (at == alarm_due && at == xen_clock::HostTime::max()) return vmm_base::success();
+      return set_alarm_anew(at);
+    }
+    Result<void> set_alarm_anew(xen_clock::HostTime at) {
       alarm_due = at;
       Result<void> set = alarm.set(at);
       if (!set) alarm_due = xen_clock::HostTime::max();  // so that the next one is tried again

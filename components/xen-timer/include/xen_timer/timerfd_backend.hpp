@@ -5,7 +5,6 @@
 #pragma once
 
 #include <sys/timerfd.h>
-#include <unistd.h>
 
 #include "vmm_base/unique_fd.hpp"
 #include "xen_timer/queue_backend.hpp"
@@ -24,6 +23,7 @@ class TimerfdAlarm {
 
   [[nodiscard]] xen_clock::HostTime now() const noexcept { return xen_clock::HostClock::now(); }
 
+  // No longer readable for what was set before, until `due`.
   Result<void> set(xen_clock::HostTime due) noexcept {
     const auto replaced = exchange(due);
     return replaced ? vmm_base::success() : Result<void>(replaced.error());
@@ -42,12 +42,6 @@ class TimerfdAlarm {
                                   static_cast<std::uint64_t>(due.time_since_epoch().count()));
     }
     return Duration(was.it_value.tv_sec * 1'000'000'000 + was.it_value.tv_nsec);
-  }
-
-  void clear() noexcept {
-    std::uint64_t expirations = 0;
-    // EAGAIN: somebody has re-armed it since it was readable.
-    [[maybe_unused]] const auto n = ::read(fd_.get(), &expirations, sizeof(expirations));
   }
 
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }

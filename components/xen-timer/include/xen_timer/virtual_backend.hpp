@@ -17,7 +17,6 @@ class VirtualAlarm {
     ++sets_;
     return vmm_base::success();
   }
-  void clear() noexcept {}
   [[nodiscard]] int fd() const noexcept { return -1; }
 
   // Moves the host's clock; returns whether the alarm is readable then.
