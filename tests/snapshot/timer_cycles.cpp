@@ -83,7 +83,7 @@ struct Cycles {
       run.from = &*from;
     }
     IrqRoutes routes(machine.vm);
-    XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus);
+    XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus, run.errors);
     std::vector<Devices*> devices;
     for (TestPorts& each : ports) devices.push_back(&each);
     saved.clear();
@@ -106,7 +106,7 @@ struct Cycles {
     for (std::uint32_t id = 0; id < count; ++id) {
       const VcpuState& state = run.states[id];
       if (!state.fault.empty()) wrong.push_back(state.fault);
-      if (state.host_errors != 0) wrong.push_back(state.first_host_error);
+      if (const auto said = state.host_errors.message(); !said.empty()) wrong.push_back(said);
     }
     if (!saved.empty()) return true;
     for (std::uint32_t id = 0; id < count; ++id) check(machine, ports[id], wrong);
