@@ -73,6 +73,7 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
   run.timeout = options.timeout.value_or(default_timeout);
   XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus, run.errors);
   std::vector<Devices*> devices;
+  devices.reserve(ports.size());
   for (TestPorts& each : ports) devices.push_back(&each);
   auto done = run_xen_domain(host, machine, platform, mode, devices, run);
   if (!done) return done.error().message();
