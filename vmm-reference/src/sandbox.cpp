@@ -128,6 +128,11 @@ Result<void> catch_violations() {
 
 using Context = std::unique_ptr<void, decltype(&::seccomp_release)>;
 
+// SCMP_A0() and its like are no C++.
+scmp_arg_cmp argument(unsigned index, scmp_compare how, scmp_datum_t a, scmp_datum_t b = 0) {
+  return {index, how, a, b};
+}
+
 int add(const Context& filter, const SystemCall& call) {
   const auto rule = [&](const scmp_arg_cmp& condition) {
     return ::seccomp_rule_add_exact_array(filter.get(), SCMP_ACT_ALLOW, call.number, 1, &condition);
@@ -136,19 +141,19 @@ int add(const Context& filter, const SystemCall& call) {
     case Only::anything:
       return ::seccomp_rule_add_exact_array(filter.get(), SCMP_ACT_ALLOW, call.number, 0, nullptr);
     case Only::data:
-      return rule(SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+      return rule(argument(2, SCMP_CMP_MASKED_EQ, PROT_EXEC));
     case Only::own_process:
-      return rule(SCMP_A0(SCMP_CMP_EQ, static_cast<scmp_datum_t>(::getpid())));
+      return rule(argument(0, SCMP_CMP_EQ, static_cast<scmp_datum_t>(::getpid())));
     case Only::own_files:
       for (const int command : {F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC}) {
-        const int failed = rule(SCMP_A1(SCMP_CMP_EQ, static_cast<scmp_datum_t>(command)));
+        const int failed = rule(argument(1, SCMP_CMP_EQ, static_cast<scmp_datum_t>(command)));
         if (failed != 0) return failed;
       }
       return 0;
     case Only::threads:
-      return rule(SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+      return rule(argument(0, SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
     case Only::not_sigsys:
-      return rule(SCMP_A0(SCMP_CMP_NE, SIGSYS));
+      return rule(argument(0, SCMP_CMP_NE, SIGSYS));
   }
   return -EINVAL;
 }
@@ -172,8 +177,9 @@ Result<Program> make_program(Thread who, bool may_save) {
   }
   for (const Ioctl& ioctl : ioctls) {
     if (!allowed(ioctl.who)) continue;
-    check(::seccomp_rule_add_exact(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-                                   SCMP_A1(SCMP_CMP_EQ, ioctl.request)));
+    const auto request = argument(1, SCMP_CMP_EQ, ioctl.request);
+    check(
+        ::seccomp_rule_add_exact_array(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &request));
   }
   if (who == set_up) {
     // Its flags can't be seen; glibc takes clone() then.
