@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <boost/asio/post.hpp>
 #include <cerrno>
 #include <csignal>
@@ -161,6 +162,29 @@ TEST(Sandbox, IoctlsAreAThreadsOwn) {
 // --- the threads themselves ----------------------------------------------------------------------
 
 void read_a_secret() { (void)::open("/etc/passwd", O_RDONLY | O_CLOEXEC); }
+
+// The others don't end the program before it is said.
+TEST(Sandbox, OfThreadsThatAreOutAtOnceOneIsToldOf) {
+  const auto run = [] {
+    enter();
+    std::atomic<int> missing = 4;
+    std::vector<std::thread> threads;
+    for (int i = missing; i != 0; --i) {
+      threads.emplace_back([&] {
+        sandbox::confine(sandbox::vcpu);
+        --missing;
+        while (missing != 0) {
+        }
+        read_a_secret();
+      });
+    }
+    for (auto& thread : threads) thread.join();
+    std::_Exit(0);
+  };
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_EXIT(run(), KilledBySignal(SIGSYS), sentence(kinds[2], "openat"));
+  }
+}
 
 TEST(Sandbox, ATimerThreadIsConfined) {
   struct Handler {
