@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvm_ioctls/kvm.hpp"
+#include "memfd.hpp"
 #include "scripted_ioctl.hpp"
 
 namespace kvm_ioctls {
@@ -18,28 +19,22 @@ namespace {
 constexpr std::size_t run_size = 3 * 4096;
 constexpr vmm_base::KvmVcpuId the_vcpu{3};
 
-vmm_base::UniqueFd new_memfd(std::size_t size = run_size) {
-  vmm_base::UniqueFd fd(::memfd_create("kvm_ioctls", MFD_CLOEXEC));
-  EXPECT_EQ(::ftruncate(fd.get(), static_cast<off_t>(size)), 0);
-  return fd;
-}
-
 // A handle of each kind, over fds that are no KVM's.
 struct Handles {
   Handles()
       : kvm([] {
           const ScriptedIoctl version([](int, unsigned long, void*) { return KVM_API_VERSION; });
-          return Kvm::from_fd(new_memfd()).assume_value();
+          return Kvm::from_fd(new_memfd(run_size)).assume_value();
         }()),
-        vm(new_memfd(), run_size),
-        vcpu(Vcpu::from_fd(new_memfd(), run_size, the_vcpu).assume_value()),
-        device(new_memfd()) {}
+        vm(new_memfd(run_size), run_size),
+        vcpu(Vcpu::from_fd(new_memfd(run_size), run_size, the_vcpu).assume_value()),
+        device(new_memfd(run_size)) {}
 
   Kvm kvm;
   Vm vm;
   Vcpu vcpu;
   Device device;
-  vmm_base::UniqueFd eventfd = new_memfd();  // for what takes one
+  vmm_base::UniqueFd eventfd = new_memfd(run_size);  // for what takes one
 };
 
 struct Call {
@@ -427,12 +422,12 @@ TEST(Handles, ASizeThatCantBeIsRefused) {
   }
   answer = 11008;
   EXPECT_EQ(handles.vm.xsave_size().value(), 11008u);
-  EXPECT_EQ(Vcpu::from_fd(new_memfd(), sizeof(kvm_run) - 1, the_vcpu).error(),
+  EXPECT_EQ(Vcpu::from_fd(new_memfd(run_size), sizeof(kvm_run) - 1, the_vcpu).error(),
             (vmm_base::Error{"KVM_GET_VCPU_MMAP_SIZE", EPROTO, sizeof(kvm_run) - 1}));
-  EXPECT_EQ(Vcpu::from_fd(new_memfd(), ~std::size_t{0} - 8191, the_vcpu).error(),
+  EXPECT_EQ(Vcpu::from_fd(new_memfd(run_size), ~std::size_t{0} - 8191, the_vcpu).error(),
             (vmm_base::Error{"mmap of kvm_run", ENOMEM, 3}));
   answer = 13;
-  EXPECT_EQ(Kvm::from_fd(new_memfd()).error(),
+  EXPECT_EQ(Kvm::from_fd(new_memfd(run_size)).error(),
             (vmm_base::Error{"KVM_GET_API_VERSION", ENOTSUP, 13}));
 }
 

@@ -15,15 +15,10 @@
 #include "kvm_ioctls/stats.hpp"
 #include "kvm_ioctls/sync_regs.hpp"
 #include "kvm_ioctls/vm_memory.hpp"
+#include "memfd.hpp"
 
 namespace kvm_ioctls {
 namespace {
-
-vmm_base::UniqueFd new_memfd(std::size_t size) {
-  vmm_base::UniqueFd fd(::memfd_create("kvm_ioctls", MFD_CLOEXEC));
-  EXPECT_EQ(::ftruncate(fd.get(), static_cast<off_t>(size)), 0);
-  return fd;
-}
 
 // --- Statistics ---
 

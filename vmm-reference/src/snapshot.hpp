@@ -76,8 +76,9 @@ struct ClockSnapshot {
   std::uint64_t real = 0;   // ns since 1970, UTC, the host's
 };
 
+inline constexpr std::uint64_t nowhere = ~std::uint64_t{0};
+
 struct XenVcpuSnapshot {
-  static constexpr std::uint64_t nowhere = ~std::uint64_t{0};
   // Guest physical addresses, or nowhere.
   std::uint64_t vcpu_info = nowhere;
   std::uint64_t time_area = nowhere;

@@ -111,8 +111,6 @@ static_assert(static_cast<int>(TimerMode::kernel) == 0 &&
               static_cast<int>(TimerMode::spinning) == 5);
 static_assert(std::size(timer_modes) == 6);
 
-constexpr std::uint64_t nowhere = XenVcpuSnapshot::nowhere;
-
 template <Wire T>
 Bytes bytes_of(const T& value) {
   return std::as_bytes(std::span(&value, 1));

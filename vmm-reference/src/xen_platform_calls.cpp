@@ -12,7 +12,7 @@ namespace vmm_reference {
 
 namespace {
 
-constexpr Gpa nowhere{kvm_ioctls::xen_invalid_gpa};
+constexpr Gpa no_area{kvm_ioctls::xen_invalid_gpa};
 
 kvm_segment kvm_segment_of(const xen_hcall::Segment& from) {
   kvm_segment to{};
@@ -37,7 +37,7 @@ kvm_segment kvm_segment_of(const xen_hcall::Segment& from) {
 Result<void> XenPlatform::set_runstate_area(XenVcpuId id, std::optional<Gpa> area) {
   if (!host_.xen_exits) return vmm_base::success();
   auto set = work_(id, [&] {
-    return vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenRunstateArea{area.value_or(nowhere)});
+    return vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenRunstateArea{area.value_or(no_area)});
   });
   // A kernel that keeps no runstates leaves the area as it is: Linux insists on a yes.
   if (!set && set.error().code == EOPNOTSUPP) return vmm_base::success();
@@ -50,7 +50,7 @@ Result<void> XenPlatform::set_time_area(XenVcpuId id, std::optional<Gpa> area) {
     return vmm_base::Error{"vcpu_time_info of its own", ENOTSUP, id.value};
   }
   return work_(id, [&] {
-    return vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenVcpuTimeInfo{area.value_or(nowhere)});
+    return vcpu(id).xen_vcpu_set_attr(kvm_ioctls::XenVcpuTimeInfo{area.value_or(no_area)});
   });
 }
 

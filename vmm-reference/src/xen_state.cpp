@@ -15,7 +15,6 @@ namespace vmm_reference {
 
 namespace {
 
-constexpr std::uint64_t nowhere = XenVcpuSnapshot::nowhere;
 static_assert(nowhere == kvm_ioctls::xen_invalid_gpa);
 
 // The kernel keeps no runstates, or there is no area.

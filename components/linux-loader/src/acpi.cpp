@@ -19,7 +19,7 @@ constexpr std::size_t header_size = 36;
 constexpr std::size_t length_offset = 4;
 constexpr std::size_t checksum_offset = 9;
 constexpr std::size_t rsdp_size = 36;
-constexpr std::uint64_t room = reset_vector_gpa.value - rsdp_gpa.value;
+constexpr std::uint64_t most_bytes = reset_vector_gpa.value - rsdp_gpa.value;
 
 template <class T>
 void put(Bytes& to, std::size_t at, T value) {
@@ -288,7 +288,7 @@ vmm_base::Result<void> write_acpi_tables(GuestMemoryRef memory, const AcpiConfig
     }
   }
   const Bytes bytes = acpi_tables(config);
-  if (bytes.size() > room) return vmm_base::Error{"ACPI tables", ENOSPC, bytes.size()};
+  if (bytes.size() > most_bytes) return vmm_base::Error{"ACPI tables", ENOSPC, bytes.size()};
   VMM_CHECK(memory.write(rsdp_gpa, bytes));
   return memory.write(reset_vector_gpa, std::as_bytes(std::span(reset_code)));
 }

@@ -21,7 +21,7 @@
 namespace linux_loader {
 namespace {
 
-using Bytes = std::span<const std::byte>;
+using Packed = std::span<const std::byte>;
 
 // What a codec answers: null, or what went wrong, and after how many bytes of the packed kernel.
 struct Outcome {
@@ -32,7 +32,7 @@ constexpr const char* damaged = "the packed kernel is damaged or cut short";
 constexpr const char* wrong_size = "the packed kernel isn't of the size it claims";
 constexpr const char* no_memory = "the host has no memory to unpack the kernel";
 
-Outcome gunzip(Bytes from, std::span<std::byte> to) {
+Outcome gunzip(Packed from, std::span<std::byte> to) {
   z_stream stream{};
   constexpr int gzip_format = 16 + MAX_WBITS;
   if (inflateInit2(&stream, gzip_format) != Z_OK) return {no_memory};
@@ -50,7 +50,7 @@ Outcome gunzip(Bytes from, std::span<std::byte> to) {
   return {damaged, at.consumed};
 }
 
-Outcome unxz(Bytes from, std::span<std::byte> to) {
+Outcome unxz(Packed from, std::span<std::byte> to) {
   std::uint64_t memory_limit = std::uint64_t{160} << 20;  // Linux 7 packs with 128 MiB.
   std::size_t in = 0;
   std::size_t out = 0;
@@ -65,7 +65,7 @@ Outcome unxz(Bytes from, std::span<std::byte> to) {
   return {damaged, in};
 }
 
-Outcome unzstd(Bytes from, std::span<std::byte> to) {
+Outcome unzstd(Packed from, std::span<std::byte> to) {
   // At one go, so that no window is needed, however large the frame wants it.
   const std::size_t size = ZSTD_decompress(to.data(), to.size(), from.data(), from.size());
   if (size == to.size()) return {nullptr, from.size()};
@@ -76,7 +76,7 @@ Outcome unzstd(Bytes from, std::span<std::byte> to) {
 }
 
 // lz4's legacy format: after the magic number, blocks that each unpack to 8 MiB, the last to less.
-Outcome unlz4(Bytes from, std::span<std::byte> to) {
+Outcome unlz4(Packed from, std::span<std::byte> to) {
   constexpr std::size_t block_size = std::size_t{8} << 20;
   std::size_t in = 4;
   std::size_t out = 0;
@@ -98,19 +98,19 @@ Outcome unlz4(Bytes from, std::span<std::byte> to) {
 
 struct Codec {
   std::string_view magic;
-  Outcome (*unpack)(Bytes from, std::span<std::byte> to);
+  Outcome (*unpack)(Packed from, std::span<std::byte> to);
   bool size_follows;  // The size stands behind the packed kernel; in gzip it is a part of it.
 };
 
 using namespace std::string_view_literals;
 
-constexpr auto refuse_bzip2 = [](Bytes, std::span<std::byte>) {
+constexpr auto refuse_bzip2 = [](Packed, std::span<std::byte>) {
   return Outcome{"packed with bzip2, which isn't supported"};
 };
-constexpr auto refuse_lzma = [](Bytes, std::span<std::byte>) {
+constexpr auto refuse_lzma = [](Packed, std::span<std::byte>) {
   return Outcome{"packed with lzma, which isn't supported"};
 };
-constexpr auto refuse_lzo = [](Bytes, std::span<std::byte>) {
+constexpr auto refuse_lzo = [](Packed, std::span<std::byte>) {
   return Outcome{"packed with lzo, which isn't supported"};
 };
 
