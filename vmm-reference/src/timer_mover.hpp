@@ -23,8 +23,9 @@ class TimerMover {
   // On the vCPU's thread.
   template <class Handler>
   void move(Handler& timer, vmm_base::XenVcpuId id) {
-    in_kernel_[id.value] = !in_kernel_[id.value];
-    auto moved = timer.hand_over(id, in_kernel_[id.value] != 0);
+    char& in_kernel = in_kernel_[id.value];
+    in_kernel = in_kernel == 0 ? 1 : 0;
+    auto moved = timer.hand_over(id, in_kernel != 0);
     if (!moved) std::fprintf(stderr, "timers: %s\n", moved.error().message().c_str());
   }
 

@@ -41,7 +41,6 @@ constexpr int usual_capability(unsigned capability) noexcept {
     case KVM_CAP_SET_GUEST_DEBUG2:
       return 2031619;
     case KVM_CAP_EXIT_HYPERCALL:
-      return 4096;
     case KVM_CAP_XSAVE2:
       return 4096;
     case KVM_CAP_DISABLE_QUIRKS2:
