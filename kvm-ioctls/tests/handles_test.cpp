@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "kvm_ioctls/kvm.hpp"
@@ -33,13 +34,19 @@ struct Handles {
         }()),
         vm(new_memfd(), run_size),
         vcpu(Vcpu::from_fd(new_memfd(), run_size, the_vcpu).assume_value()),
-        device(new_memfd()) {}
+        device(new_memfd()) {
+    const ScriptedIoctl kernel([](int, unsigned long, void*) { return 4096; });
+    const auto size = vm.xsave_size(vcpu);
+    xsave_size.emplace(size.assume_value());
+    EXPECT_TRUE(vm.set_user_memory_region(4, {0}, 0x40000, nullptr, KVM_MEM_LOG_DIRTY_PAGES));
+  }
 
   Kvm kvm;
   Vm vm;
   Vcpu vcpu;
   Device device;
   vmm_base::UniqueFd eventfd = new_memfd();  // for what takes one
+  std::optional<XsaveSize> xsave_size;       // 4096
 };
 
 struct Call {
@@ -147,8 +154,8 @@ std::vector<Call> calls() {
       CALL(vcpu, KVM_GET_FPU, 3, get_fpu()),
       CALL(vcpu, KVM_SET_FPU, 3, set_fpu({})),
       CALL(vcpu, KVM_GET_XSAVE, 3, get_xsave()),
-      CALL(vcpu, KVM_SET_XSAVE, 3, set_xsave(Xsave(), 4096)),
-      CALL(vcpu, KVM_GET_XSAVE2, 3, get_xsave2(8192)),
+      CALL(vcpu, KVM_SET_XSAVE, 3, set_xsave(Xsave(), *h.xsave_size)),
+      CALL(vcpu, KVM_GET_XSAVE2, 3, get_xsave2(*h.xsave_size)),
       CALL(vcpu, KVM_GET_XCRS, 3, get_xcrs()),
       CALL(vcpu, KVM_SET_XCRS, 3, set_xcrs({})),
       CALL(vcpu, KVM_GET_DEBUGREGS, 3, get_debugregs()),
@@ -262,6 +269,21 @@ TEST(Handles, MovedFromFailWithTheIoctlsName) {
   // And it can be given something again.
   nobody = std::move(vcpu);
   EXPECT_EQ(nobody.get_regs().error().code, ENOTTY);
+}
+
+TEST(Handles, GivenAnotherTheyTakeItAndKeepNothingOfTheOneTheyHad) {
+  Handles kept;
+  Handles taken;
+  const int fds[] = {kept.kvm.fd(), kept.vm.fd(), kept.vcpu.fd(), kept.device.fd()};
+  const int vm = taken.vm.fd();
+  kept.kvm = std::move(taken.kvm);
+  kept.vm = std::move(taken.vm);
+  kept.vcpu = std::move(taken.vcpu);
+  kept.device = std::move(taken.device);
+  EXPECT_EQ(kept.vm.fd(), vm);
+  for (const int fd : fds) EXPECT_EQ(::fcntl(fd, F_GETFD), -1) << "still open";
+  every_call_fails(taken, EBADF);
+  every_call_fails(kept, ENOTTY);
 }
 // NOLINTEND(bugprone-use-after-move)
 
@@ -419,14 +441,15 @@ TEST(Handles, ASizeThatCantBeIsRefused) {
   int answer = 0;
   Handles handles;
   const ScriptedIoctl kernel([&](int, unsigned long, void*) { return answer; });
-  EXPECT_EQ(handles.vm.xsave_size().value(), 4096u) << "before Linux 5.17";
+  const auto xsave_size = [&] { return handles.vm.xsave_size(handles.vcpu); };
+  EXPECT_EQ(xsave_size().value().bytes(), 4096u) << "before Linux 5.17";
   for (const int wrong : {1, 4095, (1 << 20) + 1}) {
     answer = wrong;
-    EXPECT_EQ(handles.vm.xsave_size().error(),
+    EXPECT_EQ(xsave_size().error(),
               (vmm_base::Error{"KVM_CHECK_EXTENSION", EPROTO, static_cast<unsigned>(wrong)}));
   }
   answer = 11008;
-  EXPECT_EQ(handles.vm.xsave_size().value(), 11008u);
+  EXPECT_EQ(xsave_size().value().bytes(), 11008u);
   EXPECT_EQ(Vcpu::from_fd(new_memfd(), sizeof(kvm_run) - 1, the_vcpu).error(),
             (vmm_base::Error{"KVM_GET_VCPU_MMAP_SIZE", EPROTO, sizeof(kvm_run) - 1}));
   EXPECT_EQ(Vcpu::from_fd(new_memfd(), ~std::size_t{0} - 8191, the_vcpu).error(),
@@ -438,14 +461,101 @@ TEST(Handles, ASizeThatCantBeIsRefused) {
 
 TEST(Handles, AnAreaForXsaveIsAsLargeAsNeeded) {
   Handles handles;
-  EXPECT_EQ(handles.vcpu.set_xsave(Xsave(), 8192).error(),
-            (vmm_base::Error{"KVM_SET_XSAVE", EINVAL, 4096}));
-  Xsave area(8192);
+  int called = 0;
+  const ScriptedIoctl kernel([&](int, unsigned long request, void* argument) {
+    if (request == KVM_CHECK_EXTENSION) return 8192;
+    ++called;
+    if (request == KVM_GET_XSAVE2) std::memset(argument, 0x5a, 8192);
+    return 0;
+  });
+  const auto size = handles.vm.xsave_size(handles.vcpu);
+  constexpr const char* too_small = "KVM_SET_XSAVE, bytes of the area";
+  EXPECT_EQ(handles.vcpu.set_xsave(Xsave(), size.assume_value()).error(),
+            (vmm_base::Error{too_small, EINVAL, 4096}));
+  Xsave area(size.assume_value());
   EXPECT_EQ(area.bytes().size(), 8192u);
-  EXPECT_EQ(Xsave(1).bytes().size(), 4096u);
+  EXPECT_EQ(area.bytes()[8191], std::byte{0});
   const Xsave taken = std::move(area);
   EXPECT_TRUE(area.bytes().empty());  // NOLINT(bugprone-use-after-move)
-  EXPECT_EQ(handles.vcpu.set_xsave(area, 0).error().code, EINVAL);
+  EXPECT_EQ(handles.vcpu.set_xsave(area, size.assume_value()).error(),
+            (vmm_base::Error{too_small, EINVAL, 0}));
+  EXPECT_EQ(called, 0) << "the kernel would have read what isn't there";
+
+  auto all = handles.vcpu.get_xsave2(size.assume_value());
+  ASSERT_EQ(all.assume_value().bytes().size(), 8192u);
+  EXPECT_EQ(all.assume_value().bytes()[8191], std::byte{0x5a});
+  EXPECT_TRUE(handles.vcpu.set_xsave(all.assume_value(), size.assume_value()));
+  EXPECT_EQ(called, 2);
+
+  // Only once there is a vCPU is it settled.
+  const Vcpu moved = std::move(handles.vcpu);
+  EXPECT_EQ(handles.vm.xsave_size(handles.vcpu).error(),  // NOLINT(bugprone-use-after-move)
+            (vmm_base::Error{"KVM_CHECK_EXTENSION", EBADF, KVM_CAP_XSAVE2}));
+}
+
+// KVM_GET_DIRTY_LOG is told no size: a bitmap of another is never shown to the kernel.
+TEST(Handles, ABitmapOfDirtyPagesIsAsLargeAsTheSlot) {
+  Handles handles;
+  int code = 0;
+  int called = 0;
+  const ScriptedIoctl kernel([&](int, unsigned long request, void*) {
+    if (request == KVM_GET_DIRTY_LOG) ++called;
+    errno = code;
+    return code == 0 ? 0 : -1;
+  });
+  const Vm& vm = handles.vm;
+  const auto set = [&](std::uint32_t slot, std::uint64_t pages, std::uint32_t flags) {
+    return vm.set_user_memory_region(slot, {0}, pages * 4096, nullptr, flags);
+  };
+  const auto get = [&](std::uint32_t slot, std::uint64_t pages) {
+    DirtyBitmap bitmap(pages);
+    auto got = vm.get_dirty_log(slot, bitmap);
+    return got ? vmm_base::Error{"success"} : got.error();
+  };
+  const vmm_base::Error success{"success"};
+  const auto unknown = [](std::uint32_t slot) {
+    return vmm_base::Error{"KVM_GET_DIRTY_LOG", ENOENT, slot};
+  };
+  const auto wrong = [](std::uint64_t pages) {
+    return vmm_base::Error{"KVM_GET_DIRTY_LOG, pages of the bitmap", EINVAL, pages};
+  };
+  EXPECT_EQ(get(9, 64), unknown(9));
+  EXPECT_TRUE(set(9, 64, 0));
+  EXPECT_EQ(get(9, 64), unknown(9)) << "it isn't logged";
+  EXPECT_EQ(called, 0);
+  EXPECT_TRUE(set(9, 65, KVM_MEM_LOG_DIRTY_PAGES));
+  EXPECT_EQ(get(9, 65), success);
+  EXPECT_EQ(called, 1);
+  for (const std::uint64_t pages : {0u, 1u, 64u, 66u, 128u}) EXPECT_EQ(get(9, pages), wrong(pages));
+  EXPECT_EQ(get(0x10009, 65), unknown(0x10009)) << "of another address space";
+
+  // What fails changes nothing.
+  code = EINVAL;
+  EXPECT_FALSE(set(9, 1000, KVM_MEM_LOG_DIRTY_PAGES));
+  EXPECT_FALSE(set(10, 64, KVM_MEM_LOG_DIRTY_PAGES));
+  code = 0;
+  EXPECT_EQ(get(9, 65), success);
+  EXPECT_EQ(get(10, 64), unknown(10));
+  EXPECT_EQ(get(10, 0), unknown(10));
+
+  // Removed, and made anew by the newer ioctl.
+  EXPECT_TRUE(set(9, 0, KVM_MEM_LOG_DIRTY_PAGES));
+  EXPECT_EQ(get(9, 65), unknown(9));
+  UserspaceMemoryRegion2 region{};
+  region.slot = 9;
+  region.flags = KVM_MEM_LOG_DIRTY_PAGES;
+  region.memory_size = 3 * 4096;
+  EXPECT_TRUE(vm.set_user_memory_region2(region));
+  EXPECT_EQ(get(9, 65), wrong(65));
+  EXPECT_EQ(get(9, 3), success);
+  EXPECT_EQ(called, 3);
+
+  // The slots go with the VM.
+  const Vm moved = std::move(handles.vm);
+  DirtyBitmap pages(3);
+  EXPECT_TRUE(moved.get_dirty_log(9, pages));
+  DirtyBitmap empty = std::move(pages);
+  EXPECT_EQ(moved.get_dirty_log(9, pages).error(), wrong(0));  // NOLINT(bugprone-use-after-move)
 }
 
 TEST(Handles, ANestedStateIsAsLargeAsItSays) {
