@@ -94,7 +94,7 @@ class Vm : public VmMemory<Vm>, public VmInterrupts<Vm>, public DeviceAttributes
     return static_cast<std::uint32_t>(khz);
   }
   // KVM_SET_TSC_KHZ [KVM_CAP_VM_TSC_CONTROL, 5.19]: EINVAL, operand the frequency, if the processor
-  // can't scale to it, or once there is a vCPU.
+  // can't scale to it, or, since Linux 6.17, once there is a vCPU.
   [[nodiscard]] Result<void> set_tsc_khz(std::uint32_t khz) const noexcept {
     return KVM_IOCTLS_SET(fd(), KVM_SET_TSC_KHZ, std::size_t{khz}, khz);
   }
