@@ -6,8 +6,11 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
+#include <cstring>
+#include <fstream>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "kvm_ioctls/kvm.hpp"
@@ -296,6 +299,49 @@ TEST(Handles, ClosedFailWithTheIoctlsName) {
   for (const int fd : fds) ::dup2(handles.eventfd.get(), fd);
 }
 
+// How many mappings there are of files as new_memfd() makes.
+std::size_t mappings() {
+  std::ifstream maps("/proc/self/maps");
+  std::size_t count = 0;
+  for (std::string line; std::getline(maps, line);)
+    count += line.find("memfd:kvm_ioctls") != line.npos;
+  return count;
+}
+
+TEST(Handles, WhatTheyMapIsUnmappedWithTheLastThatHasIt) {
+  const std::size_t before = mappings();
+  {
+    std::optional<Kicker> kicker;
+    {
+      Handles handles;
+      EXPECT_EQ(mappings(), before + 1);
+      kicker.emplace(handles.vcpu.kicker(KickSignal::from_handled(SIGUSR1)));
+      auto ring = handles.vcpu.map_dirty_ring(4096);
+      EXPECT_EQ(mappings(), before + 2);
+      const DirtyRing moved = std::move(ring).assume_value();
+    }
+    EXPECT_EQ(mappings(), before + 1) << "the Kicker's";
+  }
+  EXPECT_EQ(mappings(), before);
+}
+
+TEST(Handles, ADeviceHasTheFdThatTheKernelMadeAndClosesIt) {
+  Handles handles;
+  const int made = new_memfd().release();
+  {
+    const ScriptedIoctl kernel([&](int, unsigned long request, void* argument) {
+      EXPECT_EQ(request, KVM_CREATE_DEVICE);
+      auto& device = *static_cast<kvm_create_device*>(argument);
+      EXPECT_EQ(device.type, 4u);
+      device.fd = static_cast<__u32>(made);
+      return 0;
+    });
+    const auto device = handles.vm.create_device(4);
+    EXPECT_EQ(device.assume_value().fd(), made);
+  }
+  EXPECT_EQ(::fcntl(made, F_GETFD), -1);
+}
+
 // What the registrations undo, and how often.
 TEST(Handles, RegistrationsAreUndoneOnceAndNeverThoseMovedFrom) {
   Handles handles;
@@ -457,6 +503,25 @@ TEST(Handles, ASizeThatCantBeIsRefused) {
   answer = 13;
   EXPECT_EQ(Kvm::from_fd(new_memfd()).error(),
             (vmm_base::Error{"KVM_GET_API_VERSION", ENOTSUP, 13}));
+}
+
+// The kernel would see a part of it, or look beyond its end.
+TEST(Handles, WhatIsTooLargeOrTooSmallIsNotShownToTheKernel) {
+  Handles handles;
+  int called = 0;
+  const ScriptedIoctl kernel([&](int, unsigned long, void*) { return ++called, 0; });
+  EXPECT_EQ(handles.vm.enable_dirty_ring(1ull << 32).error(),
+            (vmm_base::Error{"KVM_ENABLE_CAP", E2BIG, 1ull << 32}));
+  const std::uint8_t bitmap[2] = {};
+  const MsrFilterRange range{KVM_MSR_FILTER_READ, 0x10, 9, bitmap};
+  EXPECT_EQ(handles.vm.set_msr_filter(std::vector<MsrFilterRange>(17, range)).error(),
+            (vmm_base::Error{"KVM_X86_SET_MSR_FILTER", EINVAL, 17}));
+  const MsrFilterRange too_short{KVM_MSR_FILTER_READ, 0x20, 9, std::span(bitmap, 1)};
+  EXPECT_EQ(handles.vm.set_msr_filter({&too_short, 1}).error(),
+            (vmm_base::Error{"KVM_X86_SET_MSR_FILTER", EINVAL, 0x20}));
+  EXPECT_EQ(called, 0);
+  EXPECT_TRUE(handles.vm.set_msr_filter(std::vector<MsrFilterRange>(16, range)));
+  EXPECT_EQ(called, 1);
 }
 
 TEST(Handles, AnAreaForXsaveIsAsLargeAsNeeded) {
