@@ -369,6 +369,7 @@ TEST(Handles, RegistrationsAreUndoneOnceAndNeverThoseMovedFrom) {
   {
     auto irqfd = handles.vm.register_irqfd(eventfd, 1).assume_value();
     auto moved = std::move(irqfd);
+    EXPECT_NE(moved.eventfd(), eventfd) << "it is to have a duplicate";
     auto event =
         handles.vm.register_ioeventfd({.address = 2, .datamatch = 0}, eventfd).assume_value();
     auto zone = handles.vm.register_coalesced_mmio(3, 8).assume_value();
@@ -379,8 +380,39 @@ TEST(Handles, RegistrationsAreUndoneOnceAndNeverThoseMovedFrom) {
     EXPECT_TRUE(irqfd.unregister());  // NOLINT(bugprone-use-after-move)
     connection = handles.vm.register_hyperv_eventfd(5, eventfd).assume_value();
     EXPECT_EQ(undone, (std::vector<unsigned long>{3, 4}));
+    EXPECT_TRUE(connection.unregister());
+    EXPECT_TRUE(connection.unregister());
+    EXPECT_EQ(undone, (std::vector<unsigned long>{3, 4, 5}));
   }
   EXPECT_EQ(undone, (std::vector<unsigned long>{3, 4, 5, 2, 1}));
+}
+
+TEST(Handles, AnInterruptIsAskedForAsItWasGiven) {
+  Handles handles;
+  kvm_irq_level line{};
+  kvm_irqfd irqfd{};
+  const ScriptedIoctl kernel([&](int, unsigned long request, void* argument) {
+    if (request == KVM_IRQ_LINE || request == KVM_IRQ_LINE_STATUS) {
+      line = *static_cast<const kvm_irq_level*>(argument);
+    } else if ((static_cast<const kvm_irqfd*>(argument)->flags & KVM_IRQFD_FLAG_DEASSIGN) == 0) {
+      irqfd = *static_cast<const kvm_irqfd*>(argument);
+    }
+    return 0;
+  });
+  for (const bool level : {true, false}) {
+    EXPECT_TRUE(handles.vm.irq_line(5, level));
+    EXPECT_EQ(std::pair(line.irq, line.level), std::pair(5u, level ? 1u : 0u));
+    EXPECT_TRUE(handles.vm.irq_line_status(6, level));
+    EXPECT_EQ(std::pair(line.irq, line.level), std::pair(6u, level ? 1u : 0u));
+  }
+  const int eventfd = handles.eventfd.get();
+  EXPECT_TRUE(handles.vm.register_irqfd(eventfd, 9));
+  EXPECT_EQ(irqfd.gsi, 9u);
+  EXPECT_EQ(irqfd.flags, 0u);
+  EXPECT_TRUE(handles.vm.register_irqfd(eventfd, 10, eventfd));
+  EXPECT_EQ(irqfd.gsi, 10u);
+  EXPECT_EQ(irqfd.flags, __u32{KVM_IRQFD_FLAG_RESAMPLE});
+  EXPECT_EQ(irqfd.resamplefd, static_cast<unsigned>(eventfd));
 }
 
 TEST(Handles, AFailureToUndoIsToldAndNotRepeated) {
@@ -664,6 +696,10 @@ TEST(Handles, AnMsrThatIsRefusedIsAnError) {
 }
 
 TEST(Handles, ARingOutsideOfTheMappingIsEmpty) {
+  // Above the next mapping, as a rule: what a ring too far would be.
+  void* const above =
+      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  static_cast<std::uint32_t*>(above)[1] = 1;
   Handles handles;
   const auto drained = [&](int page) {
     return handles.vcpu.coalesced_mmio(page).drain([](const CoalescedWrite&) {});
@@ -673,6 +709,7 @@ TEST(Handles, ARingOutsideOfTheMappingIsEmpty) {
   ring[1] = 1;  // last
   for (const int outside : {-1, 0, 3, 4, 1 << 30}) EXPECT_EQ(drained(outside), 0u) << outside;
   EXPECT_EQ(drained(2), 1u);
+  ::munmap(above, 4096);
 }
 
 }  // namespace
