@@ -66,7 +66,7 @@ class RegionMapping {
  public:
   RegionMapping(RegionMapping&& other) noexcept
       : address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  RegionMapping& operator=(RegionMapping&& other) noexcept {
+  RegionMapping& operator=(RegionMapping other) noexcept {
     std::swap(address_, other.address_);
     std::swap(size_, other.size_);
     return *this;
