@@ -24,6 +24,12 @@ TEST_F(Memory, DirtyLogHasThePagesThatTheGuestWrote) {
   });
   EXPECT_EQ(dirty, (std::vector<std::uint64_t>{3, 5}));
   EXPECT_EQ(vm->get_dirty_log(7, pages).error(), (vmm_base::Error{"KVM_GET_DIRTY_LOG", ENOENT, 7}));
+  DirtyBitmap small(ram_size / 4096 - 1);
+  EXPECT_EQ(vm->get_dirty_log(0, small).error(),
+            (vmm_base::Error{"KVM_GET_DIRTY_LOG, pages of the bitmap", EINVAL, small.pages()}));
+  // Not logged any more, it is the kernel that says so.
+  must(vm->set_user_memory_region(0, {0}, ram_size, ram));
+  EXPECT_EQ(vm->get_dirty_log(0, pages).error(), (vmm_base::Error{"KVM_GET_DIRTY_LOG", ENOENT, 0}));
 }
 
 TEST_F(Memory, DirtyLogStaysUntilItIsCleared) {

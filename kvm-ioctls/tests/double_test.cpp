@@ -106,11 +106,12 @@ TEST_F(Double, WhatWasSetIsWhatIsGot) {
   EXPECT_EQ(must(vcpu.get_one_reg(KVM_REG_X86)), 6u);
   must(vcpu.set_cpuid2(std::vector<kvm_cpuid_entry2>(100)));
   EXPECT_EQ(must(vcpu.get_cpuid2()).size(), 100u);
-  Xsave area(must(vm.xsave_size()));
+  const XsaveSize size = must(vm.xsave_size(vcpu));
+  Xsave area(size);
   area.bytes()[4095] = std::byte{9};
-  must(vcpu.set_xsave(area, must(vm.xsave_size())));
+  must(vcpu.set_xsave(area, size));
   EXPECT_EQ(must(vcpu.get_xsave()).bytes()[4095], std::byte{9});
-  EXPECT_EQ(must(vcpu.get_xsave2(4096)).bytes()[4095], std::byte{9});
+  EXPECT_EQ(must(vcpu.get_xsave2(size)).bytes()[4095], std::byte{9});
   NestedState nested(4096);
   nested.data()[0] = std::byte{3};
   must(vcpu.set_nested_state(nested));

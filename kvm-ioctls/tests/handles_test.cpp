@@ -6,7 +6,11 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
+#include <cstring>
+#include <fstream>
 #include <functional>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "kvm_ioctls/kvm.hpp"
@@ -28,13 +32,19 @@ struct Handles {
         }()),
         vm(new_memfd(run_size), run_size),
         vcpu(Vcpu::from_fd(new_memfd(run_size), run_size, the_vcpu).assume_value()),
-        device(new_memfd(run_size)) {}
+        device(new_memfd(run_size)) {
+    const ScriptedIoctl kernel([](int, unsigned long, void*) { return 4096; });
+    const auto size = vm.xsave_size(vcpu);
+    xsave_size.emplace(size.assume_value());
+    EXPECT_TRUE(vm.set_user_memory_region(4, {0}, 0x40000, nullptr, KVM_MEM_LOG_DIRTY_PAGES));
+  }
 
   Kvm kvm;
   Vm vm;
   Vcpu vcpu;
   Device device;
   vmm_base::UniqueFd eventfd = new_memfd(run_size);  // for what takes one
+  std::optional<XsaveSize> xsave_size;               // 4096
 };
 
 struct Call {
@@ -142,8 +152,8 @@ std::vector<Call> calls() {
       CALL(vcpu, KVM_GET_FPU, 3, get_fpu()),
       CALL(vcpu, KVM_SET_FPU, 3, set_fpu({})),
       CALL(vcpu, KVM_GET_XSAVE, 3, get_xsave()),
-      CALL(vcpu, KVM_SET_XSAVE, 3, set_xsave(Xsave(), 4096)),
-      CALL(vcpu, KVM_GET_XSAVE2, 3, get_xsave2(8192)),
+      CALL(vcpu, KVM_SET_XSAVE, 3, set_xsave(Xsave(), *h.xsave_size)),
+      CALL(vcpu, KVM_GET_XSAVE2, 3, get_xsave2(*h.xsave_size)),
       CALL(vcpu, KVM_GET_XCRS, 3, get_xcrs()),
       CALL(vcpu, KVM_SET_XCRS, 3, set_xcrs({})),
       CALL(vcpu, KVM_GET_DEBUGREGS, 3, get_debugregs()),
@@ -258,6 +268,21 @@ TEST(Handles, MovedFromFailWithTheIoctlsName) {
   nobody = std::move(vcpu);
   EXPECT_EQ(nobody.get_regs().error().code, ENOTTY);
 }
+
+TEST(Handles, GivenAnotherTheyTakeItAndKeepNothingOfTheOneTheyHad) {
+  Handles kept;
+  Handles taken;
+  const int fds[] = {kept.kvm.fd(), kept.vm.fd(), kept.vcpu.fd(), kept.device.fd()};
+  const int vm = taken.vm.fd();
+  kept.kvm = std::move(taken.kvm);
+  kept.vm = std::move(taken.vm);
+  kept.vcpu = std::move(taken.vcpu);
+  kept.device = std::move(taken.device);
+  EXPECT_EQ(kept.vm.fd(), vm);
+  for (const int fd : fds) EXPECT_EQ(::fcntl(fd, F_GETFD), -1) << "still open";
+  every_call_fails(taken, EBADF);
+  every_call_fails(kept, ENOTTY);
+}
 // NOLINTEND(bugprone-use-after-move)
 
 // Whose fd somebody has closed.
@@ -267,6 +292,49 @@ TEST(Handles, ClosedFailWithTheIoctlsName) {
   for (const int fd : fds) ::close(fd);
   every_call_fails(handles, EBADF);
   for (const int fd : fds) ::dup2(handles.eventfd.get(), fd);
+}
+
+// How many mappings there are of files as new_memfd(run_size) makes.
+std::size_t mappings() {
+  std::ifstream maps("/proc/self/maps");
+  std::size_t count = 0;
+  for (std::string line; std::getline(maps, line);)
+    count += line.find("memfd:kvm_ioctls") != line.npos;
+  return count;
+}
+
+TEST(Handles, WhatTheyMapIsUnmappedWithTheLastThatHasIt) {
+  const std::size_t before = mappings();
+  {
+    std::optional<Kicker> kicker;
+    {
+      Handles handles;
+      EXPECT_EQ(mappings(), before + 1);
+      kicker.emplace(handles.vcpu.kicker(KickSignal::from_handled(SIGUSR1)));
+      auto ring = handles.vcpu.map_dirty_ring(4096);
+      EXPECT_EQ(mappings(), before + 2);
+      const DirtyRing moved = std::move(ring).assume_value();
+    }
+    EXPECT_EQ(mappings(), before + 1) << "the Kicker's";
+  }
+  EXPECT_EQ(mappings(), before);
+}
+
+TEST(Handles, ADeviceHasTheFdThatTheKernelMadeAndClosesIt) {
+  Handles handles;
+  const int made = new_memfd(run_size).release();
+  {
+    const ScriptedIoctl kernel([&](int, unsigned long request, void* argument) {
+      EXPECT_EQ(request, KVM_CREATE_DEVICE);
+      auto& device = *static_cast<kvm_create_device*>(argument);
+      EXPECT_EQ(device.type, 4u);
+      device.fd = static_cast<__u32>(made);
+      return 0;
+    });
+    const auto device = handles.vm.create_device(4);
+    EXPECT_EQ(device.assume_value().fd(), made);
+  }
+  EXPECT_EQ(::fcntl(made, F_GETFD), -1);
 }
 
 // What the registrations undo, and how often.
@@ -296,6 +364,7 @@ TEST(Handles, RegistrationsAreUndoneOnceAndNeverThoseMovedFrom) {
   {
     auto irqfd = handles.vm.register_irqfd(eventfd, 1).assume_value();
     auto moved = std::move(irqfd);
+    EXPECT_NE(moved.eventfd(), eventfd) << "it is to have a duplicate";
     auto event =
         handles.vm.register_ioeventfd({.address = 2, .datamatch = 0}, eventfd).assume_value();
     auto zone = handles.vm.register_coalesced_mmio(3, 8).assume_value();
@@ -306,8 +375,39 @@ TEST(Handles, RegistrationsAreUndoneOnceAndNeverThoseMovedFrom) {
     EXPECT_TRUE(irqfd.unregister());  // NOLINT(bugprone-use-after-move)
     connection = handles.vm.register_hyperv_eventfd(5, eventfd).assume_value();
     EXPECT_EQ(undone, (std::vector<unsigned long>{3, 4}));
+    EXPECT_TRUE(connection.unregister());
+    EXPECT_TRUE(connection.unregister());
+    EXPECT_EQ(undone, (std::vector<unsigned long>{3, 4, 5}));
   }
   EXPECT_EQ(undone, (std::vector<unsigned long>{3, 4, 5, 2, 1}));
+}
+
+TEST(Handles, AnInterruptIsAskedForAsItWasGiven) {
+  Handles handles;
+  kvm_irq_level line{};
+  kvm_irqfd irqfd{};
+  const ScriptedIoctl kernel([&](int, unsigned long request, void* argument) {
+    if (request == KVM_IRQ_LINE || request == KVM_IRQ_LINE_STATUS) {
+      line = *static_cast<const kvm_irq_level*>(argument);
+    } else if ((static_cast<const kvm_irqfd*>(argument)->flags & KVM_IRQFD_FLAG_DEASSIGN) == 0) {
+      irqfd = *static_cast<const kvm_irqfd*>(argument);
+    }
+    return 0;
+  });
+  for (const bool level : {true, false}) {
+    EXPECT_TRUE(handles.vm.irq_line(5, level));
+    EXPECT_EQ(std::pair(line.irq, line.level), std::pair(5u, level ? 1u : 0u));
+    EXPECT_TRUE(handles.vm.irq_line_status(6, level));
+    EXPECT_EQ(std::pair(line.irq, line.level), std::pair(6u, level ? 1u : 0u));
+  }
+  const int eventfd = handles.eventfd.get();
+  EXPECT_TRUE(handles.vm.register_irqfd(eventfd, 9));
+  EXPECT_EQ(irqfd.gsi, 9u);
+  EXPECT_EQ(irqfd.flags, 0u);
+  EXPECT_TRUE(handles.vm.register_irqfd(eventfd, 10, eventfd));
+  EXPECT_EQ(irqfd.gsi, 10u);
+  EXPECT_EQ(irqfd.flags, __u32{KVM_IRQFD_FLAG_RESAMPLE});
+  EXPECT_EQ(irqfd.resamplefd, static_cast<unsigned>(eventfd));
 }
 
 TEST(Handles, AFailureToUndoIsToldAndNotRepeated) {
@@ -414,14 +514,15 @@ TEST(Handles, ASizeThatCantBeIsRefused) {
   int answer = 0;
   Handles handles;
   const ScriptedIoctl kernel([&](int, unsigned long, void*) { return answer; });
-  EXPECT_EQ(handles.vm.xsave_size().value(), 4096u) << "before Linux 5.17";
+  const auto xsave_size = [&] { return handles.vm.xsave_size(handles.vcpu); };
+  EXPECT_EQ(xsave_size().value().bytes(), 4096u) << "before Linux 5.17";
   for (const int wrong : {1, 4095, (1 << 20) + 1}) {
     answer = wrong;
-    EXPECT_EQ(handles.vm.xsave_size().error(),
+    EXPECT_EQ(xsave_size().error(),
               (vmm_base::Error{"KVM_CHECK_EXTENSION", EPROTO, static_cast<unsigned>(wrong)}));
   }
   answer = 11008;
-  EXPECT_EQ(handles.vm.xsave_size().value(), 11008u);
+  EXPECT_EQ(xsave_size().value().bytes(), 11008u);
   EXPECT_EQ(Vcpu::from_fd(new_memfd(run_size), sizeof(kvm_run) - 1, the_vcpu).error(),
             (vmm_base::Error{"KVM_GET_VCPU_MMAP_SIZE", EPROTO, sizeof(kvm_run) - 1}));
   EXPECT_EQ(Vcpu::from_fd(new_memfd(run_size), ~std::size_t{0} - 8191, the_vcpu).error(),
@@ -431,16 +532,122 @@ TEST(Handles, ASizeThatCantBeIsRefused) {
             (vmm_base::Error{"KVM_GET_API_VERSION", ENOTSUP, 13}));
 }
 
+// The kernel would see a part of it, or look beyond its end.
+TEST(Handles, WhatIsTooLargeOrTooSmallIsNotShownToTheKernel) {
+  Handles handles;
+  int called = 0;
+  const ScriptedIoctl kernel([&](int, unsigned long, void*) { return ++called, 0; });
+  EXPECT_EQ(handles.vm.enable_dirty_ring(1ull << 32).error(),
+            (vmm_base::Error{"KVM_ENABLE_CAP", E2BIG, 1ull << 32}));
+  const std::uint8_t bitmap[2] = {};
+  const MsrFilterRange range{KVM_MSR_FILTER_READ, 0x10, 9, bitmap};
+  EXPECT_EQ(handles.vm.set_msr_filter(std::vector<MsrFilterRange>(17, range)).error(),
+            (vmm_base::Error{"KVM_X86_SET_MSR_FILTER", EINVAL, 17}));
+  const MsrFilterRange too_short{KVM_MSR_FILTER_READ, 0x20, 9, std::span(bitmap, 1)};
+  EXPECT_EQ(handles.vm.set_msr_filter({&too_short, 1}).error(),
+            (vmm_base::Error{"KVM_X86_SET_MSR_FILTER", EINVAL, 0x20}));
+  EXPECT_EQ(called, 0);
+  EXPECT_TRUE(handles.vm.set_msr_filter(std::vector<MsrFilterRange>(16, range)));
+  EXPECT_EQ(called, 1);
+}
+
 TEST(Handles, AnAreaForXsaveIsAsLargeAsNeeded) {
   Handles handles;
-  EXPECT_EQ(handles.vcpu.set_xsave(Xsave(), 8192).error(),
-            (vmm_base::Error{"KVM_SET_XSAVE", EINVAL, 4096}));
-  Xsave area(8192);
+  int called = 0;
+  const ScriptedIoctl kernel([&](int, unsigned long request, void* argument) {
+    if (request == KVM_CHECK_EXTENSION) return 8192;
+    ++called;
+    if (request == KVM_GET_XSAVE2) std::memset(argument, 0x5a, 8192);
+    return 0;
+  });
+  const auto size = handles.vm.xsave_size(handles.vcpu);
+  constexpr const char* too_small = "KVM_SET_XSAVE, bytes of the area";
+  EXPECT_EQ(handles.vcpu.set_xsave(Xsave(), size.assume_value()).error(),
+            (vmm_base::Error{too_small, EINVAL, 4096}));
+  Xsave area(size.assume_value());
   EXPECT_EQ(area.bytes().size(), 8192u);
-  EXPECT_EQ(Xsave(1).bytes().size(), 4096u);
+  EXPECT_EQ(area.bytes()[8191], std::byte{0});
   const Xsave taken = std::move(area);
   EXPECT_TRUE(area.bytes().empty());  // NOLINT(bugprone-use-after-move)
-  EXPECT_EQ(handles.vcpu.set_xsave(area, 0).error().code, EINVAL);
+  EXPECT_EQ(handles.vcpu.set_xsave(area, size.assume_value()).error(),
+            (vmm_base::Error{too_small, EINVAL, 0}));
+  EXPECT_EQ(called, 0) << "the kernel would have read what isn't there";
+
+  auto all = handles.vcpu.get_xsave2(size.assume_value());
+  ASSERT_EQ(all.assume_value().bytes().size(), 8192u);
+  EXPECT_EQ(all.assume_value().bytes()[8191], std::byte{0x5a});
+  EXPECT_TRUE(handles.vcpu.set_xsave(all.assume_value(), size.assume_value()));
+  EXPECT_EQ(called, 2);
+
+  // Only once there is a vCPU is it settled.
+  const Vcpu moved = std::move(handles.vcpu);
+  EXPECT_EQ(handles.vm.xsave_size(handles.vcpu).error(),  // NOLINT(bugprone-use-after-move)
+            (vmm_base::Error{"KVM_CHECK_EXTENSION", EBADF, KVM_CAP_XSAVE2}));
+}
+
+// KVM_GET_DIRTY_LOG is told no size: a bitmap of another is never shown to the kernel.
+TEST(Handles, ABitmapOfDirtyPagesIsAsLargeAsTheSlot) {
+  Handles handles;
+  int code = 0;
+  int called = 0;
+  const ScriptedIoctl kernel([&](int, unsigned long request, void*) {
+    if (request == KVM_GET_DIRTY_LOG) ++called;
+    errno = code;
+    return code == 0 ? 0 : -1;
+  });
+  const Vm& vm = handles.vm;
+  const auto set = [&](std::uint32_t slot, std::uint64_t pages, std::uint32_t flags) {
+    return vm.set_user_memory_region(slot, {0}, pages * 4096, nullptr, flags);
+  };
+  const auto get = [&](std::uint32_t slot, std::uint64_t pages) {
+    DirtyBitmap bitmap(pages);
+    auto got = vm.get_dirty_log(slot, bitmap);
+    return got ? vmm_base::Error{"success"} : got.error();
+  };
+  const vmm_base::Error success{"success"};
+  const auto unknown = [](std::uint32_t slot) {
+    return vmm_base::Error{"KVM_GET_DIRTY_LOG", ENOENT, slot};
+  };
+  const auto wrong = [](std::uint64_t pages) {
+    return vmm_base::Error{"KVM_GET_DIRTY_LOG, pages of the bitmap", EINVAL, pages};
+  };
+  EXPECT_EQ(get(9, 64), unknown(9));
+  EXPECT_TRUE(set(9, 64, 0));
+  EXPECT_EQ(get(9, 64), unknown(9)) << "it isn't logged";
+  EXPECT_EQ(called, 0);
+  EXPECT_TRUE(set(9, 65, KVM_MEM_LOG_DIRTY_PAGES));
+  EXPECT_EQ(get(9, 65), success);
+  EXPECT_EQ(called, 1);
+  for (const std::uint64_t pages : {0u, 1u, 64u, 66u, 128u}) EXPECT_EQ(get(9, pages), wrong(pages));
+  EXPECT_EQ(get(0x10009, 65), unknown(0x10009)) << "of another address space";
+
+  // What fails changes nothing.
+  code = EINVAL;
+  EXPECT_FALSE(set(9, 1000, KVM_MEM_LOG_DIRTY_PAGES));
+  EXPECT_FALSE(set(10, 64, KVM_MEM_LOG_DIRTY_PAGES));
+  code = 0;
+  EXPECT_EQ(get(9, 65), success);
+  EXPECT_EQ(get(10, 64), unknown(10));
+  EXPECT_EQ(get(10, 0), unknown(10));
+
+  // Removed, and made anew by the newer ioctl.
+  EXPECT_TRUE(set(9, 0, KVM_MEM_LOG_DIRTY_PAGES));
+  EXPECT_EQ(get(9, 65), unknown(9));
+  UserspaceMemoryRegion2 region{};
+  region.slot = 9;
+  region.flags = KVM_MEM_LOG_DIRTY_PAGES;
+  region.memory_size = 3 * 4096;
+  EXPECT_TRUE(vm.set_user_memory_region2(region));
+  EXPECT_EQ(get(9, 65), wrong(65));
+  EXPECT_EQ(get(9, 3), success);
+  EXPECT_EQ(called, 3);
+
+  // The slots go with the VM.
+  const Vm moved = std::move(handles.vm);
+  DirtyBitmap pages(3);
+  EXPECT_TRUE(moved.get_dirty_log(9, pages));
+  DirtyBitmap empty = std::move(pages);
+  EXPECT_EQ(moved.get_dirty_log(9, pages).error(), wrong(0));  // NOLINT(bugprone-use-after-move)
 }
 
 TEST(Handles, ANestedStateIsAsLargeAsItSays) {
@@ -484,6 +691,10 @@ TEST(Handles, AnMsrThatIsRefusedIsAnError) {
 }
 
 TEST(Handles, ARingOutsideOfTheMappingIsEmpty) {
+  // Above the next mapping, as a rule: what a ring too far would be.
+  void* const above =
+      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  static_cast<std::uint32_t*>(above)[1] = 1;
   Handles handles;
   const auto drained = [&](int page) {
     return handles.vcpu.coalesced_mmio(page).drain([](const CoalescedWrite&) {});
@@ -493,6 +704,7 @@ TEST(Handles, ARingOutsideOfTheMappingIsEmpty) {
   ring[1] = 1;  // last
   for (const int outside : {-1, 0, 3, 4, 1 << 30}) EXPECT_EQ(drained(outside), 0u) << outside;
   EXPECT_EQ(drained(2), 1u);
+  ::munmap(above, 4096);
 }
 
 }  // namespace

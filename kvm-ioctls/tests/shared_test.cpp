@@ -380,6 +380,12 @@ TEST(DirtyBitmap, HasABitForEachPage) {
   EXPECT_EQ(seen, (std::vector<std::uint64_t>{0, 63, 64, 129}));
   // The kernel's bit n is bit n % 8 of byte n / 8, little-endian.
   EXPECT_EQ(static_cast<const unsigned char*>(pages.data())[7], 0x80);
+
+  const DirtyBitmap taken = std::move(pages);
+  EXPECT_EQ(taken.pages(), 130u);
+  pages.set(3);  // NOLINT(bugprone-use-after-move): what this is about
+  EXPECT_EQ(pages.pages(), 0u);
+  EXPECT_FALSE(pages.test(3));
 }
 
 }  // namespace

@@ -76,8 +76,8 @@ Result<void> restore_msrs(const kvm_ioctls::Vcpu& vcpu, std::vector<kvm_msr_entr
 
 // --- a vCPU ---
 
-Result<void> save_vcpu(const Host& host, const kvm_ioctls::Vcpu& vcpu, std::size_t xsave_size,
-                       int nested_size, VcpuSnapshot& to) {
+Result<void> save_vcpu(const Host& host, const kvm_ioctls::Vcpu& vcpu,
+                       kvm_ioctls::XsaveSize xsave_size, int nested_size, VcpuSnapshot& to) {
   // First: it lets a vCPU take the INIT or SIPI that waits for it.
   VMM_TRY(mp_state, vcpu.get_mp_state());
   to.mp_state = mp_state;
@@ -95,8 +95,8 @@ Result<void> save_vcpu(const Host& host, const kvm_ioctls::Vcpu& vcpu, std::size
   to.lapic = lapic;
   VMM_TRY(cpuid, vcpu.get_cpuid2());
   to.cpuid.assign(cpuid.begin(), cpuid.end());
-  VMM_TRY(xsave, xsave_size > sizeof(kvm_ioctls::XsaveHeader) ? vcpu.get_xsave2(xsave_size)
-                                                              : vcpu.get_xsave());
+  VMM_TRY(xsave, xsave_size.bytes() > sizeof(kvm_ioctls::XsaveHeader) ? vcpu.get_xsave2(xsave_size)
+                                                                      : vcpu.get_xsave());
   to.xsave.assign(xsave.bytes().begin(), xsave.bytes().end());
   if (nested_size > 0) {
     VMM_TRY(nested, vcpu.get_nested_state(static_cast<std::size_t>(nested_size)));
@@ -106,12 +106,12 @@ Result<void> save_vcpu(const Host& host, const kvm_ioctls::Vcpu& vcpu, std::size
   return save_msrs(host, vcpu, to);
 }
 
-Result<void> restore_vcpu(const kvm_ioctls::Vcpu& vcpu, std::size_t xsave_size, int nested_size,
-                          const VcpuSnapshot& from) {
+Result<void> restore_vcpu(const kvm_ioctls::Vcpu& vcpu, kvm_ioctls::XsaveSize xsave_size,
+                          int nested_size, const VcpuSnapshot& from) {
   VMM_CHECK(vcpu.set_cpuid2(from.cpuid));
   VMM_CHECK(vcpu.set_sregs(from.sregs));
   VMM_CHECK(vcpu.set_regs(from.regs));
-  if (from.xsave.size() > xsave_size) {
+  if (from.xsave.size() > xsave_size.bytes()) {
     return vmm_base::Error{"the FPU of a snapshot", EPROTO, from.xsave.size()};
   }
   kvm_ioctls::Xsave xsave(xsave_size);
@@ -166,10 +166,10 @@ Result<int> nested_state_size(const Host& host) {
 }  // namespace
 
 Result<void> save_machine(const Host& host, const Machine& machine, Snapshot& snapshot) {
-  VMM_TRY(xsave_size, machine.vm.xsave_size());
   VMM_TRY(nested_size, nested_state_size(host));
   snapshot.vcpus.resize(machine.vcpus.size());
   for (std::size_t id = 0; id < machine.vcpus.size(); ++id) {
+    VMM_TRY(xsave_size, machine.vm.xsave_size(machine.vcpus[id]));
     VMM_CHECK(save_vcpu(host, machine.vcpus[id], xsave_size, nested_size, snapshot.vcpus[id]));
   }
   for (std::uint32_t chip = 0; chip < snapshot.irqchips.size(); ++chip) {
@@ -188,7 +188,6 @@ void save_ram(const Machine& machine, Snapshot& snapshot) {
 }
 
 Result<void> restore_machine(const Host& host, const Machine& machine, const Snapshot& snapshot) {
-  VMM_TRY(xsave_size, machine.vm.xsave_size());
   VMM_TRY(nested_size, nested_state_size(host));
   for (const RamSnapshot& ram : snapshot.ram) {
     for (const RamSnapshot::Run& run : ram.runs) {
@@ -206,6 +205,7 @@ Result<void> restore_machine(const Host& host, const Machine& machine, const Sna
     if (khz != from.tsc_khz) {
       VMM_CHECK(machine.vcpus[id].set_tsc_khz(from.tsc_khz));
     }
+    VMM_TRY(xsave_size, machine.vm.xsave_size(machine.vcpus[id]));
     VMM_CHECK(restore_vcpu(machine.vcpus[id], xsave_size, nested_size, from));
   }
   return vmm_base::success();

@@ -119,6 +119,10 @@ TEST_F(AnyFile, AMappingMovesAndOutlivesItsDevice) {
   EXPECT_TRUE(mine.write<std::uint8_t>(0, 1));
   EXPECT_EQ(device.fd(), -1);
   EXPECT_EQ(device.read<std::uint8_t>(region, 0).error(), (Error{"read of a region", EBADF, 0}));
+
+  void* const address = mine.address();
+  { const RegionMapping gone = std::move(mine); }
+  EXPECT_EQ(::msync(address, 4096, MS_ASYNC), -1) << "still mapped";
 }
 
 // Each call, of a file that is no device, or is closed: its own name, operand and errno.

@@ -3,18 +3,36 @@
 // What is said when a device can't be had, on trees of files that look like /sys and /dev.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/vfio.h>
 #include <sys/fsuid.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cstdarg>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <type_traits>
+#include <vector>
 
 #include "print.hpp"
 #include "sysfs.hpp"
 #include "vfio_ioctls/group.hpp"
 #include "vfio_ioctls/iommufd.hpp"
+
+namespace {
+std::function<int(unsigned long request, void* argument)> kernel;
+}
+
+extern "C" int ioctl(int fd, unsigned long request, ...) noexcept {
+  va_list arguments;
+  va_start(arguments, request);
+  void* argument = va_arg(arguments, void*);
+  va_end(arguments);
+  if (kernel) return kernel(request, argument);
+  return static_cast<int>(::syscall(SYS_ioctl, fd, request, argument));
+}
 
 namespace vfio_ioctls {
 namespace {
@@ -179,6 +197,38 @@ TEST_F(FakeRoot, AGroupThatOpensIsAskedForItsStatusFirst) {
   EXPECT_EQ(group.value().number(), 26U);
   EXPECT_EQ(group.value().get_status().error(),
             (vmm_base::Error{"VFIO_GROUP_GET_STATUS", ENOTTY, 26}));
+}
+
+TEST_F(FakeRoot, AGroupGetsAContainerOnlyIfItIsViable) {
+  make_device();
+  member("0000:00:10.1", "e1000e");
+  file("/dev/vfio/26");
+  const auto group = Group::open(device, root);
+  ASSERT_TRUE(group);
+  std::uint32_t status = 0;
+  std::vector<unsigned long> requests;
+  kernel = [&](unsigned long request, void* argument) {
+    requests.push_back(request);
+    if (request == VFIO_GROUP_GET_STATUS) static_cast<vfio_group_status*>(argument)->flags = status;
+    return 0;  // which is VFIO_API_VERSION, too
+  };
+  const auto container =
+      Container::from_fd(vmm_base::UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)));
+  ASSERT_TRUE(container);
+  using Requests = std::vector<unsigned long>;
+  requests.clear();
+  const auto refused = group.value().set_container(container.value());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().missing, Missing::viability);
+  EXPECT_EQ(refused.error().error, (vmm_base::Error{"VFIO_GROUP_SET_CONTAINER", EPERM, 26}));
+  EXPECT_EQ(requests, (Requests{VFIO_GROUP_GET_STATUS}));
+  requests.clear();
+  status = VFIO_GROUP_FLAGS_VIABLE;
+  EXPECT_TRUE(group.value().set_container(container.value()));
+  EXPECT_TRUE(group.value().unset_container());
+  EXPECT_EQ(requests, (Requests{VFIO_GROUP_GET_STATUS, VFIO_GROUP_SET_CONTAINER,
+                                VFIO_GROUP_UNSET_CONTAINER}));
+  kernel = nullptr;
 }
 
 TEST(ClosedHandles, FailByTheCallsName) {

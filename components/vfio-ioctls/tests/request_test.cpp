@@ -272,7 +272,9 @@ TEST_F(Type1, AMappingThatIsAssignedOverIsUndoneToo) {
   ASSERT_TRUE(one && other);
   one.value() = std::move(other.value());
   EXPECT_EQ(one.value().size(), memory().size());
-  { const DmaMapping gone = std::move(other.value()); }
+  EXPECT_EQ(other.value().size(), 0U);
+  EXPECT_EQ(unmaps, 1);
+  EXPECT_TRUE(other.value().unmap());
   EXPECT_EQ(unmaps, 1);
 }
 
@@ -335,6 +337,34 @@ TEST_F(AddressSpace, MapsAndUnmapsAndEndsWithItself) {
   ioas.reset();
   EXPECT_EQ(requests,
             (std::vector<unsigned long>{IOMMU_IOAS_MAP, IOMMU_IOAS_UNMAP, IOMMU_DESTROY}));
+}
+
+TEST_F(AddressSpace, IsDestroyedOnce) {
+  int destroyed = 0;
+  kernel = [&](unsigned long request, void*) {
+    EXPECT_EQ(request, std::uint64_t{IOMMU_DESTROY});
+    return ++destroyed, 0;
+  };
+  EXPECT_TRUE(ioas->destroy());
+  EXPECT_TRUE(ioas->destroy());
+  ioas.reset();
+  EXPECT_EQ(destroyed, 1);
+}
+
+TEST_F(AddressSpace, ADeviceMayDoWhatTheMappingSays) {
+  std::uint32_t flags = 0;
+  kernel = [&](unsigned long request, void* argument) {
+    if (request == IOMMU_IOAS_MAP) flags = as<uapi::IoasMap>(argument).flags;
+    return 0;
+  };
+  constexpr std::uint32_t readable = uapi::ioas_map_readable;
+  constexpr std::uint32_t writeable = uapi::ioas_map_writeable;
+  for (const auto& [access, expected] : {std::pair{DmaAccess::read, readable},
+                                         {DmaAccess::write, writeable},
+                                         {DmaAccess::read_write, readable | writeable}}) {
+    ASSERT_TRUE(ioas->map_dma(iova, memory(), access));
+    EXPECT_EQ(flags, uapi::ioas_map_fixed_iova | expected);
+  }
 }
 
 TEST_F(AddressSpace, HasAsManyRangesAsTheKernelSays) {

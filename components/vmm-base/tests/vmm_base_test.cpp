@@ -63,6 +63,21 @@ TEST(UniqueFd, ClosesOnceAndMoves) {
   EXPECT_FALSE(is_open(raw));
 }
 
+TEST(UniqueFd, GivenAnotherItClosesTheOneItHad) {
+  const int first = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const int second = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  UniqueFd a(first);
+  UniqueFd b(second);
+  a = std::move(b);
+  EXPECT_EQ(a.get(), second);
+  EXPECT_FALSE(b);  // NOLINT(bugprone-use-after-move): what a moved-from one is, is the point
+  EXPECT_FALSE(is_open(first));
+  EXPECT_TRUE(is_open(second));
+  UniqueFd& itself = a;
+  a = std::move(itself);
+  EXPECT_TRUE(is_open(second));
+}
+
 TEST(UniqueFd, ReleaseGivesUpOwnership) {
   const int raw = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   int released = -1;

@@ -147,13 +147,23 @@ vmm_base::Result<Buffer> grown(std::size_t room, const Fill& fill) {
 
 }  // namespace detail
 
-// struct kvm_xsave with the room after it that dynamic features need: `bytes` of the whole, from
-// Vm::xsave_size(), at least 4096. The layout is that of CPUID leaf 0xd on the host.
+// How many bytes XSAVE's area takes for this process's vCPUs: only Vm::xsave_size() tells.
+class XsaveSize {
+ public:
+  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  friend class Vm;
+  explicit XsaveSize(std::size_t bytes) noexcept : bytes_(bytes) {}
+  std::size_t bytes_;
+};
+
+// struct kvm_xsave, of 4096 bytes, or with the room after it that dynamic features need. The layout
+// is that of CPUID leaf 0xd on the host. A moved-from one is empty.
 class Xsave {
  public:
-  explicit Xsave(std::size_t bytes = sizeof(XsaveHeader))
-      : memory_(std::make_unique<std::byte[]>(std::max(bytes, sizeof(XsaveHeader)))),
-        size_(std::max(bytes, sizeof(XsaveHeader))) {}
+  Xsave() : Xsave(sizeof(XsaveHeader)) {}
+  explicit Xsave(XsaveSize size) : Xsave(size.bytes()) {}
   [[nodiscard]] std::span<std::byte> bytes() noexcept {
     return {memory_.get(), memory_ == nullptr ? 0 : size_};
   }
@@ -162,6 +172,7 @@ class Xsave {
   }
 
  private:
+  explicit Xsave(std::size_t bytes) : memory_(std::make_unique<std::byte[]>(bytes)), size_(bytes) {}
   std::unique_ptr<std::byte[]> memory_;
   std::size_t size_;
 };

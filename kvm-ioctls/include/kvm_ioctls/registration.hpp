@@ -28,8 +28,8 @@ class SharedFd {
   SharedFd(SharedFd&& other) noexcept
       : number_(std::exchange(other.number_, -1)), owner_(std::move(other.owner_)) {}
   SharedFd& operator=(SharedFd&& other) noexcept {
-    std::swap(number_, other.number_);
-    std::swap(owner_, other.owner_);
+    number_ = std::exchange(other.number_, -1);
+    owner_ = std::move(other.owner_);
     return *this;
   }
   ~SharedFd() = default;

@@ -55,11 +55,12 @@ class Vcpu : public VcpuRegisters<Vcpu>, public VcpuEvents<Vcpu>, public DeviceA
         size_(std::exchange(other.size_, 0)),
         id_(other.id_) {}
   Vcpu& operator=(Vcpu&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    std::swap(page_, other.page_);
-    std::swap(run_, other.run_);
-    std::swap(size_, other.size_);
-    std::swap(id_, other.id_);
+    Vcpu taken(std::move(other));
+    std::swap(fd_, taken.fd_);
+    std::swap(page_, taken.page_);
+    std::swap(run_, taken.run_);
+    std::swap(size_, taken.size_);
+    std::swap(id_, taken.id_);
     return *this;
   }
   ~Vcpu() = default;

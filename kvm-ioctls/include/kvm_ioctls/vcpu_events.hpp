@@ -99,8 +99,8 @@ class VcpuEvents {
     return KVM_IOCTLS_SET(number(), KVM_KVMCLOCK_CTRL, 0, operand());
   }
 
-  // KVM_ENABLE_CAP [KVM_CAP_ENABLE_CAP, 4.5]: a capability of the vCPU, with its first argument.
-  // EINVAL, operand the capability, for one that there isn't.
+  // KVM_ENABLE_CAP [KVM_CAP_ENABLE_CAP, 4.5; 5.17 for that capability]: a capability of the vCPU,
+  // with its first argument. EINVAL, operand the capability, for one that there isn't.
   [[nodiscard]] Result<void> enable_cap(std::uint32_t capability,
                                         std::uint64_t argument = 0) const noexcept {
     kvm_enable_cap cap{};

@@ -60,24 +60,22 @@ class VcpuRegisters {
   }
 
   // KVM_GET_XSAVE, KVM_SET_XSAVE [KVM_CAP_XSAVE, 2.6]: XSAVE's area, of 4096 bytes; EINVAL on
-  // a vCPU that has dynamic features, whose state is get_xsave2()'s. Setting takes as many bytes as
-  // Vm::xsave_size() says: EINVAL, operand the size, for an area smaller than `needed`, which is
-  // that.
+  // a vCPU that has dynamic features, whose state is get_xsave2()'s. Setting may read `needed`
+  // bytes: an area of fewer is "KVM_SET_XSAVE, bytes of the area", EINVAL, their number.
   [[nodiscard]] Result<Xsave> get_xsave() const {
     Xsave area;
     VMM_CHECK(KVM_IOCTLS_SET(number(), KVM_GET_XSAVE, area.bytes().data(), operand()));
     return area;
   }
-  [[nodiscard]] Result<void> set_xsave(const Xsave& area, std::size_t needed) const noexcept {
-    if (area.bytes().size() < needed || area.bytes().empty()) {
-      return vmm_base::Error{"KVM_SET_XSAVE", EINVAL, area.bytes().size()};
+  [[nodiscard]] Result<void> set_xsave(const Xsave& area, XsaveSize needed) const noexcept {
+    if (area.bytes().size() < needed.bytes()) {
+      return vmm_base::Error{"KVM_SET_XSAVE, bytes of the area", EINVAL, area.bytes().size()};
     }
     return KVM_IOCTLS_SET(number(), KVM_SET_XSAVE, area.bytes().data(), operand());
   }
 
-  // KVM_GET_XSAVE2 [KVM_CAP_XSAVE2, 5.17]: all of XSAVE's area, in `size` bytes, which must be
-  // Vm::xsave_size(): the kernel writes as much.
-  [[nodiscard]] Result<Xsave> get_xsave2(std::size_t size) const {
+  // KVM_GET_XSAVE2 [KVM_CAP_XSAVE2, 5.17]: all of XSAVE's area; the kernel writes up to `size`.
+  [[nodiscard]] Result<Xsave> get_xsave2(XsaveSize size) const {
     Xsave area(size);
     VMM_CHECK(KVM_IOCTLS_SET(number(), KVM_GET_XSAVE2, area.bytes().data(), operand()));
     return area;

@@ -94,20 +94,23 @@ class Vm : public VmMemory<Vm>, public VmInterrupts<Vm>, public DeviceAttributes
     return static_cast<std::uint32_t>(khz);
   }
   // KVM_SET_TSC_KHZ [KVM_CAP_VM_TSC_CONTROL, 5.19]: EINVAL, operand the frequency, if the processor
-  // can't scale to it, or once there is a vCPU.
+  // can't scale to it, or, since Linux 6.17, once there is a vCPU.
   [[nodiscard]] Result<void> set_tsc_khz(std::uint32_t khz) const noexcept {
     return KVM_IOCTLS_SET(fd(), KVM_SET_TSC_KHZ, std::size_t{khz}, khz);
   }
 
-  // How many bytes XSAVE's area takes for this VM's vCPUs: KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2), or
-  // 4096 before Linux 5.17. EPROTO, operand the number, for one that can't be.
-  [[nodiscard]] Result<std::size_t> xsave_size() const noexcept {
+  // How many bytes XSAVE's area takes: KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2), or 4096 before Linux
+  // 5.17. Any vCPU will do: the first one settles which features this process may give its guests
+  // (arch_prctl's ARCH_REQ_XCOMP_GUEST_PERM), so that a size from before could be too small.
+  // EPROTO, operand the number, for one that can't be; EBADF for a vCPU that was moved from.
+  [[nodiscard]] Result<XsaveSize> xsave_size(const Vcpu& vcpu) const noexcept {
+    if (vcpu.fd() < 0) return vmm_base::Error{"KVM_CHECK_EXTENSION", EBADF, KVM_CAP_XSAVE2};
     VMM_TRY(size, check_extension(KVM_CAP_XSAVE2));
-    if (size == 0) return sizeof(XsaveHeader);
+    if (size == 0) return XsaveSize(sizeof(XsaveHeader));
     if (static_cast<std::size_t>(size) < sizeof(XsaveHeader) || size > 1 << 20) {
       return vmm_base::Error{"KVM_CHECK_EXTENSION", EPROTO, static_cast<std::uint64_t>(size)};
     }
-    return static_cast<std::size_t>(size);
+    return XsaveSize(static_cast<std::size_t>(size));
   }
 
   // KVM_X86_SET_MSR_FILTER [KVM_CAP_X86_MSR_FILTER, 5.10]: which MSRs the guest reaches in KVM; an

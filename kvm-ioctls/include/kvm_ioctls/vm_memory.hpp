@@ -9,6 +9,9 @@
 #include <cerrno>
 #include <cstdint>
 #include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -20,16 +23,17 @@
 
 namespace kvm_ioctls {
 
-// A bit for each page of a memslot, or of a part of one.
+// A bit for each page of a memslot, or of a part of one. A moved-from one has none.
 class DirtyBitmap {
  public:
-  explicit DirtyBitmap(std::uint64_t pages) : words_((pages + 63) / 64), pages_(pages) {}
-  [[nodiscard]] std::uint64_t pages() const noexcept { return pages_; }
+  explicit DirtyBitmap(std::uint64_t pages)
+      : words_(pages / 64 + (pages % 64 != 0)), pages_(pages) {}
+  [[nodiscard]] std::uint64_t pages() const noexcept { return words_.empty() ? 0 : pages_; }
   [[nodiscard]] bool test(std::uint64_t page) const noexcept {
-    return page < pages_ && (words_[page / 64] >> (page % 64) & 1) != 0;
+    return page < pages() && (words_[page / 64] >> (page % 64) & 1) != 0;
   }
   void set(std::uint64_t page) noexcept {
-    if (page < pages_) words_[page / 64] |= std::uint64_t{1} << (page % 64);
+    if (page < pages()) words_[page / 64] |= std::uint64_t{1} << (page % 64);
   }
   // Calls visit(page) for each that is set, in order.
   template <class Visit>
@@ -49,6 +53,17 @@ class DirtyBitmap {
   std::uint64_t pages_;
 };
 
+namespace detail {
+
+// How many pages each slot has that is logged: KVM_GET_DIRTY_LOG writes a bit for each, and is told
+// no size. Locked during the ioctls, so that no slot grows between the look at it and the call.
+struct LoggedSlots {
+  std::mutex mutex;
+  std::map<std::uint32_t, std::uint64_t> pages;
+};
+
+}  // namespace detail
+
 // Self has fd().
 template <class Self>
 class VmMemory {
@@ -62,23 +77,37 @@ class VmMemory {
   // page-aligned, a slot above KVM_CAP_NR_MEMSLOTS and flags that the kernel hasn't.
   [[nodiscard]] Result<void> set_user_memory_region(std::uint32_t slot, vmm_base::Gpa gpa,
                                                     std::uint64_t size, void* host,
-                                                    std::uint32_t flags = 0) const noexcept {
+                                                    std::uint32_t flags = 0) const {
     const kvm_userspace_memory_region region{slot, flags, gpa.value, size,
                                              reinterpret_cast<std::uintptr_t>(host)};
-    return KVM_IOCTLS_SET(number(), KVM_SET_USER_MEMORY_REGION, &region, gpa.value);
+    return noting(region, [&] {
+      return KVM_IOCTLS_SET(number(), KVM_SET_USER_MEMORY_REGION, &region, gpa.value);
+    });
   }
   // KVM_SET_USER_MEMORY_REGION2 [KVM_CAP_USER_MEMORY2, 6.8]: the same with a guest_memfd, under
   // KVM_MEM_GUEST_MEMFD, for the slot's private pages.
-  [[nodiscard]] Result<void> set_user_memory_region2(
-      const UserspaceMemoryRegion2& region) const noexcept {
-    return KVM_IOCTLS_SET(number(), KVM_SET_USER_MEMORY_REGION2, &region, region.guest_phys_addr);
+  [[nodiscard]] Result<void> set_user_memory_region2(const UserspaceMemoryRegion2& region) const {
+    return noting(region, [&] {
+      return KVM_IOCTLS_SET(number(), KVM_SET_USER_MEMORY_REGION2, &region, region.guest_phys_addr);
+    });
   }
 
   // KVM_GET_DIRTY_LOG [, 2.6]: the pages of a slot with KVM_MEM_LOG_DIRTY_PAGES that were written
-  // since the last time. `pages` must have as many as the slot: the kernel writes a bit for each.
-  // ENOENT, operand the slot, for one that there isn't or that isn't logged; ENXIO where there are
-  // rings.
-  [[nodiscard]] Result<void> get_dirty_log(std::uint32_t slot, DirtyBitmap& pages) const noexcept {
+  // since the last time. `pages` must have as many as the slot, or it is "KVM_GET_DIRTY_LOG, pages
+  // of the bitmap", EINVAL, their number. ENOENT, operand the slot, for one that there isn't, that
+  // isn't logged, or that wasn't set by this class; ENXIO where there are rings.
+  [[nodiscard]] Result<void> get_dirty_log(std::uint32_t slot, DirtyBitmap& pages) const {
+    std::unique_lock<std::mutex> lock;
+    if (logged_ != nullptr) {  // moved from, it has no fd either
+      lock = std::unique_lock(logged_->mutex);
+      const auto found = logged_->pages.find(slot);
+      if (found == logged_->pages.end() || found->second == 0) {
+        return vmm_base::Error{"KVM_GET_DIRTY_LOG", ENOENT, slot};
+      }
+      if (found->second != pages.pages()) {
+        return vmm_base::Error{"KVM_GET_DIRTY_LOG, pages of the bitmap", EINVAL, pages.pages()};
+      }
+    }
     kvm_dirty_log log{};
     log.slot = slot;
     log.dirty_bitmap = pages.data();
@@ -180,6 +209,21 @@ class VmMemory {
  private:
   [[nodiscard]] const Self& self() const noexcept { return static_cast<const Self&>(*this); }
   [[nodiscard]] int number() const noexcept { return self().fd(); }
+
+  // Calls set(), and notes the slot if it is logged. One that isn't any more is ENOENT of the
+  // kernel's.
+  template <class Region, class Set>
+  [[nodiscard]] Result<void> noting(const Region& region, const Set& set) const {
+    constexpr std::uint64_t page_size = 4096;
+    if ((region.flags & KVM_MEM_LOG_DIRTY_PAGES) == 0 || logged_ == nullptr) return set();
+    const std::scoped_lock lock(logged_->mutex);
+    std::uint64_t& pages = logged_->pages[region.slot];
+    Result<void> done = set();
+    if (done) pages = region.memory_size / page_size;
+    return done;
+  }
+
+  std::shared_ptr<detail::LoggedSlots> logged_ = std::make_shared<detail::LoggedSlots>();
 };
 
 }  // namespace kvm_ioctls

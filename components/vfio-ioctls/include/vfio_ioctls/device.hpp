@@ -66,7 +66,7 @@ class RegionMapping {
  public:
   RegionMapping(RegionMapping&& other) noexcept
       : address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  RegionMapping& operator=(RegionMapping&& other) noexcept {
+  RegionMapping& operator=(RegionMapping other) noexcept {
     std::swap(address_, other.address_);
     std::swap(size_, other.size_);
     return *this;
@@ -128,7 +128,7 @@ class Device {
   [[nodiscard]] vmm_base::Result<RegionInfo> get_region_info(std::uint32_t index) const;
 
   // All of `bytes`, at `offset` in the region. The kernel makes accesses of 4, 2 and 1 bytes of it
-  // (8, too, since Linux 6.11). EFAULT, operand the offset, if some of it isn't within the region;
+  // (8, too, since Linux 6.14). EFAULT, operand the offset, if some of it isn't within the region;
   // EINVAL if the region can't be read or written; EIO, operand the bytes done, if not all could.
   [[nodiscard]] vmm_base::Result<void> read(const RegionInfo& region, std::uint64_t offset,
                                             std::span<std::byte> bytes) const noexcept;

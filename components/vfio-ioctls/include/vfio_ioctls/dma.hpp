@@ -41,7 +41,8 @@ class DmaMapping {
         ioas_(other.ioas_),
         iova_(other.iova_),
         size_(std::exchange(other.size_, 0)) {}
-  DmaMapping& operator=(DmaMapping&& other) noexcept {
+  // What it was before is unmapped.
+  DmaMapping& operator=(DmaMapping other) noexcept {
     std::swap(fd_, other.fd_);
     std::swap(unmap_, other.unmap_);
     std::swap(ioas_, other.ioas_);
