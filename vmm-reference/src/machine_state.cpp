@@ -59,12 +59,10 @@ Result<void> save_msrs(const Host& host, const kvm_ioctls::Vcpu& vcpu, VcpuSnaps
   return vmm_base::success();
 }
 
-Result<void> restore_msrs(const kvm_ioctls::Vcpu& vcpu, std::vector<kvm_msr_entry> msrs) {
-  // The timer of the local APIC's that it arms.
-  std::stable_partition(msrs.begin(), msrs.end(),
-                        [](const kvm_msr_entry& msr) { return msr.index != msr_tsc_deadline; });
+Result<void> restore_msrs(const kvm_ioctls::Vcpu& vcpu, std::span<const kvm_msr_entry> msrs) {
   for (const kvm_msr_entry& msr : msrs) {
     if (is_elsewhere(msr.index)) return vmm_base::Error{"an MSR of a snapshot", EINVAL, msr.index};
+    if (msr.index == msr_tsc_deadline) continue;  // with the clocks
     const auto set = vcpu.set_msr(msr.index, msr.data);
     if (set) continue;
     // Of those that can only be read.
@@ -123,7 +121,7 @@ Result<void> restore_vcpu(const kvm_ioctls::Vcpu& vcpu, kvm_ioctls::XsaveSize xs
     std::memcpy(nested.get(), from.nested.data(), from.nested.size());
     VMM_CHECK(vcpu.set_nested_state(nested));
   }
-  // After the APIC's base, which is of sregs, and before the MSR that arms its timer.
+  // After the APIC's base, which is of sregs.
   VMM_CHECK(vcpu.set_lapic(from.lapic));
   VMM_CHECK(restore_msrs(vcpu, from.msrs));
   VMM_CHECK(vcpu.set_vcpu_events(from.events));
@@ -157,6 +155,15 @@ std::uint64_t real_time() {
   ::clock_gettime(CLOCK_REALTIME, &now);  // can't fail
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
          static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+// KVM turns the deadline into one of its own clock's when it is set, and not again when the TSC is.
+Result<void> restore_tsc_deadline(const kvm_ioctls::Vcpu& vcpu, const VcpuSnapshot& from) {
+  for (const kvm_msr_entry& msr : from.msrs) {
+    if (msr.index != msr_tsc_deadline || msr.data == 0) continue;
+    VMM_CHECK(vcpu.set_msr(msr.index, msr.data));
+  }
+  return vmm_base::success();
 }
 
 Result<int> nested_state_size(const Host& host) {
@@ -255,7 +262,11 @@ Result<void> restore_clocks(const Machine& machine, const Snapshot& snapshot,
     const auto passed = static_cast<xen_clock::Uint128>(xen_clock::host_tsc() - start);
     clock.clock += static_cast<std::uint64_t>(passed * 1'000'000 / tscs[0].host_khz);
   }
-  return machine.vm.set_clock(clock);
+  VMM_CHECK(machine.vm.set_clock(clock));
+  for (std::size_t id = 0; id < machine.vcpus.size(); ++id) {
+    VMM_CHECK(restore_tsc_deadline(machine.vcpus[id], snapshot.vcpus[id]));
+  }
+  return vmm_base::success();
 }
 
 namespace {
