@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "linux_loader/elf.hpp"
 #include "long_mode.hpp"
+#include "progress.hpp"
 #include "test_ports.hpp"
 #include "xen_domain.hpp"
 
@@ -53,7 +55,7 @@ bool read_report(const vm_memory::GuestMemory& memory, Gpa gpa, VcpuReport& vcpu
 
 std::variant<RunReport, std::string> run_domain(const Host& host, std::span<const std::byte> guest,
                                                 TimerMode mode, std::uint32_t vcpu_count,
-                                                const Options& options) {
+                                                const Options& options, const std::string& title) {
   auto created = create_machine(host, {.ram_size = ram_size,
                                        .vcpu_count = vcpu_count,
                                        .all_running = true,
@@ -75,7 +77,9 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
   std::vector<Devices*> devices;
   devices.reserve(ports.size());
   for (TestPorts& each : ports) devices.push_back(&each);
+  std::optional<Progress> progress(std::in_place, run.loop, title);
   auto done = run_xen_domain(host, machine, platform, mode, devices, run);
+  progress.reset();
   if (!done) return done.error().message();
 
   RunReport report{.mode = mode, .vcpus = std::vector<VcpuReport>(vcpu_count)};

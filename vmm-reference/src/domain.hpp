@@ -33,11 +33,9 @@ struct RunReport {
 };
 
 // Runs an ELF guest of tests/guests on `vcpu_count` vCPUs until all are done, or the time is out.
-// Error: the VM could not be set up.
-[[nodiscard]] std::variant<RunReport, std::string> run_domain(const Host& host,
-                                                              std::span<const std::byte> guest,
-                                                              TimerMode mode,
-                                                              std::uint32_t vcpu_count,
-                                                              const Options& options);
+// Error: the VM could not be set up. `title`: what a terminal is told of a run that takes long.
+[[nodiscard]] std::variant<RunReport, std::string> run_domain(
+    const Host& host, std::span<const std::byte> guest, TimerMode mode, std::uint32_t vcpu_count,
+    const Options& options, const std::string& title = {});
 
 }  // namespace vmm_reference

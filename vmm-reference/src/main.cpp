@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // vmm-reference: runs a test guest as a Xen guest on KVM, and prints how its timers fared.
+#include <fcntl.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -25,6 +31,17 @@ constexpr int bad_usage = 2;
 int end(const std::string& message, int status) {
   std::fprintf(stderr, "vmm-reference: %s\n", message.c_str());
   return status;
+}
+
+int end_of_output() {
+  return end(std::string("can't write to standard output: ") + ::strerrordesc_np(errno), bad_run);
+}
+
+// What is opened later doesn't become 0, 1 or 2, where it would be read and written to.
+void hold_standard_files() {
+  int fd = ::open("/dev/null", O_RDWR);
+  while (fd >= 0 && fd <= STDERR_FILENO) fd = ::open("/dev/null", O_RDWR);
+  if (fd >= 0) ::close(fd);
 }
 
 // The modes that the user's words stand for, or why not.
@@ -57,30 +74,60 @@ int run(const Options& options) {
   auto chosen = choose_modes(options, host);
   if (const auto* message = std::get_if<std::string>(&chosen)) return end(*message, bad_usage);
 
+  // So that stdio needn't look at the file, for which it would be too late in the sandbox.
+  static std::array<char, 4096> buffer;
+  std::setvbuf(stdout, buffer.data(), _IOFBF, buffer.size());
   utsname kernel{};
   ::uname(&kernel);
-  std::printf("Linux %s: %s\n", kernel.release, host.description().c_str());
-  print_head(stdout);
-  std::fflush(stdout);  // which has looked at the file by now
+  if (!options.json) {
+    std::printf("Linux %s: %s\n", kernel.release, host.description().c_str());
+    print_head(stdout);
+    if (!is_written(stdout)) return end_of_output();
+  }
   if (options.sandbox) {
     if (auto entered = sandbox::enter(); !entered) {
       return end(sandbox::why_not(entered.error()), bad_run);
     }
   }
-  bool good = true;
-  bool exact = true;
-  for (const std::uint32_t vcpus : options.vcpus) {
-    for (const TimerMode mode : std::get<std::vector<TimerMode>>(chosen)) {
-      auto ran = run_domain(host, std::as_bytes(std::span(guest)), mode, vcpus, options);
-      if (const auto* message = std::get_if<std::string>(&ran)) return end(*message, bad_run);
-      const RunReport& report = std::get<RunReport>(ran);
-      good = print_rows(stdout, report, options.count) && good;
-      exact = exact && (mode != TimerMode::userspace || report.exact_clock);
+  Document document{.linux_release = kernel.release, .host = host, .timers = options.count};
+  std::vector<std::string> documents;
+  std::string error;
+  const auto& modes = std::get<std::vector<TimerMode>>(chosen);
+  const std::size_t count = options.vcpus.size() * modes.size();
+  for (std::size_t n = 0; n < count && error.empty(); ++n) {
+    const std::uint32_t vcpus = options.vcpus[n / modes.size()];
+    const TimerMode mode = modes[n % modes.size()];
+    const std::string title = "run " + std::to_string(n + 1) + " of " + std::to_string(count) +
+                              ", " + std::to_string(vcpus) + " vCPUs, timers " + to_string(mode);
+    auto ran = run_domain(host, std::as_bytes(std::span(guest)), mode, vcpus, options, title);
+    if (auto* message = std::get_if<std::string>(&ran)) {
+      error = std::move(*message);
+      break;
+    }
+    const RunReport& report = std::get<RunReport>(ran);
+    const Verdict verdict = judge(report, options.count);
+    document.good = document.good && verdict.good;
+    if (mode == TimerMode::userspace && !report.exact_clock) document.exact_clock = false;
+    if (options.json) {
+      documents.push_back(to_json(report, verdict));
+    } else if (!print_rows(stdout, report, verdict)) {
+      return end_of_output();
     }
   }
-  std::printf("userspace deadlines by %s\n", exact ? "the guest's own pvclock" : "KVM_GET_CLOCK");
-  std::printf("%s\n", good ? "all timers fired, none that we served was early" : "FAILED");
-  return good ? 0 : bad_run;
+  document.good = document.good && error.empty();
+  if (options.json) {
+    document.runs = documents;
+    document.error = error;
+    std::printf("%s", to_json(document).c_str());
+  } else if (error.empty()) {
+    std::printf("userspace deadlines by %s\n",
+                document.exact_clock ? "the guest's own pvclock" : "KVM_GET_CLOCK");
+    std::printf("%s\n",
+                document.good ? "all timers fired, none that we served was early" : "FAILED");
+  }
+  if (!is_written(stdout)) return end_of_output();
+  if (!error.empty()) return end(error, bad_run);
+  return document.good ? 0 : bad_run;
 }
 
 // What a snapshot's guest has to be, which isn't for the user to say.
@@ -147,6 +194,9 @@ int boot(Options options) {
 
 int main(int argc, char** argv) {
   try {
+    hold_standard_files();
+    // A reader that goes away is an error of a write, not the end without a word.
+    std::signal(SIGPIPE, SIG_IGN);
     sandbox::note_inherited_files();
     auto parsed = parse_options(argc, argv);
     if (const int* status = std::get_if<int>(&parsed)) return *status;

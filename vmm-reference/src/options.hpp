@@ -66,6 +66,7 @@ struct Options {
   std::chrono::milliseconds load{0};            // if not 0: arm anew at once for so long; no option
   std::optional<std::chrono::seconds> timeout;  // a run; test guests: 60 s, Linux guests: none
   std::string device = "/dev/kvm";
+  bool json = false;     // a document instead of the table of a test guest
   bool sandbox = false;  // enter it, once all files are open; the program's default is true
   // A Linux guest instead:
   std::string kernel;     // path of a bzImage or vmlinux

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <memory>
 #include <string>
 
@@ -24,11 +25,12 @@ struct Report : testing::Test {
     char* text = nullptr;
     std::size_t size = 0;
     std::FILE* out = ::open_memstream(&text, &size);
-    const bool verdict = print_rows(out, run, 100);
+    const Verdict verdict = judge(run, 100);
+    EXPECT_TRUE(print_rows(out, run, verdict));
     std::fclose(out);
     printed.assign(text, size);
     std::free(text);  // NOLINT: open_memstream's
-    return verdict;
+    return verdict.good;
   }
   std::string printed;
 };
@@ -96,6 +98,53 @@ TEST_F(Report, AHostileReportIsReadWithinItsBounds) {
   guest.lateness_ns[0] = -1;
   EXPECT_EQ(summarise(guest).lost, 0u);
   EXPECT_FALSE(good());
+}
+
+TEST_F(Report, ARowThatCannotBeWrittenIsSaid) {
+  std::FILE* full = std::fopen("/dev/full", "w");
+  ASSERT_NE(full, nullptr);
+  EXPECT_FALSE(print_rows(full, run, judge(run, 100)));
+  EXPECT_EQ(errno, ENOSPC);
+  std::fclose(full);
+}
+
+TEST_F(Report, AsJsonHasWhatTheTableHas) {
+  guest.lateness_ns[7] = -1500;
+  run.faults = {"vCPU 0: \"quoted\"\n"};
+  EXPECT_EQ(to_json(run, judge(run, 100)),
+            R"({"served_by": "userspace", "vcpu_count": 1, "good": false, "timed_out": false, )"
+            R"("remarks": ["vCPU 0: \"quoted\"\u000a"], "vcpus": [)"
+            "\n    "
+            R"({"vcpu": 0, "punted": 101, "armed": 100, "fired": 100, "lost": 0, "early": 1, )"
+            R"("refused": 0, "unasked": 0, "lateness_min_ns": -1500, "lateness_p50_ns": 50000, )"
+            R"("lateness_p99_ns": 99000, "lateness_max_ns": 100000, )"
+            R"("remarks": ["timer 8 of 100 came 1.5 us early"]}]})");
+}
+
+TEST_F(Report, WhereNothingFiredJsonHasNoLateness) {
+  guest.fired = 0;
+  const std::string json = to_json(run, judge(run, 100));
+  EXPECT_NE(json.find(R"("lost": 100, )"), std::string::npos) << json;
+  EXPECT_NE(json.find(R"("lateness_min_ns": null, "lateness_p50_ns": null)"), std::string::npos)
+      << json;
+}
+
+TEST(Quoted, IsAJsonString) {
+  EXPECT_EQ(quoted("a\"b\\c\t\x7f"), "\"a\\\"b\\\\c\\u0009\x7f\"");
+  EXPECT_EQ(quoted(std::string_view("\0", 1)), "\"\\u0000\"");
+  EXPECT_EQ(quoted("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"),
+            "\"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80\"");
+}
+
+TEST(Quoted, WhatIsNotUtf8IsReplacedByteByByte) {
+  const std::string_view bad[] = {"\xff", "\x80", "\xc0", "\xc3", "\xe2", "\xf5"};
+  for (const std::string_view text : bad) EXPECT_EQ(quoted(text), "\"\xef\xbf\xbd\"");
+  const std::string two = "\"\xef\xbf\xbd\xef\xbf\xbd\"";
+  EXPECT_EQ(quoted("\xc0\xaf"), two) << "overlong";
+  EXPECT_EQ(quoted("\xe2\x82"), two) << "cut off";
+  const std::string three = "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"";
+  EXPECT_EQ(quoted("\xed\xa0\x80"), three) << "a surrogate";
+  EXPECT_EQ(quoted("\xe0\x9f\xbf"), three) << "overlong";
 }
 
 }  // namespace

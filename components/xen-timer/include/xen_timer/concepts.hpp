@@ -40,6 +40,28 @@ concept Vmm = requires(V& vmm, XenVcpuId vcpu, Gva from, std::span<std::byte> to
   { vmm.raise_event(vcpu, port) } -> std::same_as<Result<void>>;
 };
 
+// A timer's event that is to be raised.
+struct Due {
+  GuestTime deadline{};
+  GuestTime now{};        // the guest's clock, looked at just before
+  bool periodic = false;  // a tick
+};
+
+// A Vmm may have these functions, too, to be told what its timers do; of those that it lacks
+// nothing is left. They are called with no lock held, and whoever waits for the timer waits for
+// them.
+//
+// timer_armed(vcpu, GuestTime deadline, GuestTime now): a call of the guest's sets the single shot;
+//   before anything comes of it. A deadline that has passed is told as `now`.
+// timer_cancelled(vcpu): such a call has stopped or replaced a deadline that waited in userspace.
+//   Of one that a timer in the kernel had nobody knows whether it has fired; it isn't told.
+// timer_expired(vcpu, const Due&): raise_event comes next, each time that it is tried. Not where
+//   the kernel raises it, nor where no port is bound.
+// timer_fired(vcpu, const Due&): raise_event has raised it.
+//
+// The first two on the vCPU's thread, the others on whichever serves the timer: of one vCPU's
+// single shot no two of them at a time, nor of its ticks.
+
 // As many as KVM has at most. No back end has more, nor none.
 inline constexpr std::uint32_t max_vcpus = 4096;
 // EINVAL, operand the count.
@@ -76,7 +98,9 @@ struct Armed {
 //   pause, resume: no event in between. resume() reads the guests' clocks anew.
 //   paused: whether it is between the two. It may be missing: then a deadline that has passed when
 //     the guest sets it raises its event even there.
-// `now` reads a guest's clock, `fire` raises an event.
+// `now` reads a guest's clock, `fire` raises an event. fire(vcpu, port, Due) does so, too, and
+// arm, cancel and keep may be given one argument more, to call where they took out a deadline that
+// waited: it is by these that the VMM is told.
 template <class B>
 concept Backend = requires(B& backend, XenVcpuId vcpu, EventPort port, GuestTime time, Duration ns,
                            GuestTime (*now)(XenVcpuId),

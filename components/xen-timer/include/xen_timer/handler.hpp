@@ -63,7 +63,7 @@ class Handler {
     if (command == op::set_periodic_timer) return set_periodic(vcpu, target, call);
     if (command == op::stop_periodic_timer) return done(backend_.stop_ticks(target));
     if (target != vcpu) return xen_abi::Answer{xen_abi::Errno::inval};
-    if (command == op::stop_singleshot_timer) return done(backend_.cancel(vcpu));
+    if (command == op::stop_singleshot_timer) return done(cancel(vcpu));
     return set_singleshot(vcpu, call);
   }
 
@@ -140,8 +140,43 @@ class Handler {
   auto now() noexcept {
     return [this](XenVcpuId vcpu) { return vmm_.guest_now(vcpu); };
   }
-  auto fire() noexcept {
-    return [this](XenVcpuId vcpu, EventPort port) { return vmm_.raise_event(vcpu, port); };
+  struct Fire {
+    V& vmm;
+    Result<void> operator()(XenVcpuId vcpu, EventPort port) const {
+      return vmm.raise_event(vcpu, port);
+    }
+    Result<void> operator()(XenVcpuId vcpu, EventPort port, const Due& due) const {
+      if constexpr (requires { vmm.timer_expired(vcpu, due); }) vmm.timer_expired(vcpu, due);
+      Result<void> raised = vmm.raise_event(vcpu, port);
+      if constexpr (requires { vmm.timer_fired(vcpu, due); }) {
+        if (raised) vmm.timer_fired(vcpu, due);
+      }
+      return raised;
+    }
+  };
+  Fire fire() noexcept { return {vmm_}; }
+
+  Result<void> arm(XenVcpuId vcpu, GuestTime deadline, GuestTime now) {
+    const auto cancelled = [&] { tell_cancelled(vcpu); };
+    if constexpr (tells_cancelled && requires { backend_.arm(vcpu, deadline, now, cancelled); }) {
+      return backend_.arm(vcpu, deadline, now, cancelled);
+    } else {
+      return backend_.arm(vcpu, deadline, now);
+    }
+  }
+  Result<void> cancel(XenVcpuId vcpu) {
+    const auto cancelled = [&] { tell_cancelled(vcpu); };
+    if constexpr (tells_cancelled && requires { backend_.cancel(vcpu, cancelled); }) {
+      return backend_.cancel(vcpu, cancelled);
+    } else {
+      return backend_.cancel(vcpu);
+    }
+  }
+  static constexpr bool tells_cancelled = requires(V & vmm, XenVcpuId vcpu) {
+    {vmm.timer_cancelled(vcpu)};
+  };
+  void tell_cancelled(XenVcpuId vcpu) {
+    if constexpr (tells_cancelled) vmm_.timer_cancelled(vcpu);
   }
   Result<void> check_vcpu(const char* operation, XenVcpuId vcpu) const {
     if (vcpu.value < backend_.vcpu_count()) return vmm_base::success();
@@ -167,7 +202,7 @@ class Handler {
   xen_abi::Answer set_timer_op(XenVcpuId vcpu, const xen_abi::Hypercall& call) {
     const std::uint64_t timeout =
         call.long_mode ? call.params[0] : call.params[0] | call.params[1] << 32;
-    if (timeout == 0) return done(backend_.cancel(vcpu));
+    if (timeout == 0) return done(cancel(vcpu));
     const GuestTime now = vmm_.guest_now(vcpu);
     return start(vcpu, set_timer_op_deadline(static_cast<std::int64_t>(timeout), now), now);
   }
@@ -197,12 +232,16 @@ class Handler {
   // nullopt: the deadline has passed, so the event comes before the call returns. If it can't be
   // raised, or may not be, it stays due.
   xen_abi::Answer start(XenVcpuId vcpu, std::optional<GuestTime> deadline, GuestTime now) {
-    if (deadline) return done(backend_.arm(vcpu, *deadline, now));
-    Result<void> cancelled = backend_.cancel(vcpu);
+    if constexpr (requires { vmm_.timer_armed(vcpu, now, now); }) {
+      vmm_.timer_armed(vcpu, deadline.value_or(now), now);
+    }
+    if (deadline) return done(arm(vcpu, *deadline, now));
+    Result<void> cancelled = cancel(vcpu);
     const EventPort port = backend_.port(vcpu);
     if (port == EventPort{}) return done(cancelled);  // lost, as in Xen
     const bool paused = is_paused();
-    Result<void> raised = paused ? vmm_base::success() : vmm_.raise_event(vcpu, port);
+    Result<void> raised =
+        paused ? vmm_base::success() : fire()(vcpu, port, {.deadline = now, .now = now});
     Result<void> kept = vmm_base::success();
     if (paused || !raised) kept = backend_.keep(vcpu, now, now);
     for (const auto& failed : {cancelled, raised}) {

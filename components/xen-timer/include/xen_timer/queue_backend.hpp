@@ -85,6 +85,9 @@ template <Alarm A, KernelPath P = NoKernelPath>
 class QueueBackend {
   static constexpr bool has_path = !std::same_as<P, NoKernelPath>;
   static constexpr bool can_promote = has_path && P::horizon != Duration::max();
+  struct Nothing {
+    void operator()() const noexcept {}
+  };
 
  public:
   // For 1 to max_vcpus vCPUs.
@@ -98,9 +101,11 @@ class QueueBackend {
 
   // --- the single shot: on the vCPU's thread, or while it doesn't run ---
 
-  Result<void> arm(XenVcpuId vcpu, GuestTime deadline, GuestTime now) {
-    if (!in_kernel(vcpu)) return keep(vcpu, deadline, now);
-    (void)take(vcpu);
+  // `taken`: called where a deadline that waited here was taken out for this one.
+  template <std::invocable Taken = Nothing>
+  Result<void> arm(XenVcpuId vcpu, GuestTime deadline, GuestTime now, const Taken& taken = {}) {
+    if (!in_kernel(vcpu)) return keep(vcpu, deadline, now, taken);
+    if (take(vcpu)) taken();
     const bool offer = !state_->paused && xen_clock::time_left(now, deadline) <= P::horizon;
     Result<void> given = vmm_base::success();
     if (offer) {
@@ -110,16 +115,18 @@ class QueueBackend {
     return first_error(given, put(vcpu, deadline, now, !offer));
   }
 
-  Result<void> cancel(XenVcpuId vcpu) {
-    (void)take(vcpu);
+  template <std::invocable Taken = Nothing>
+  Result<void> cancel(XenVcpuId vcpu, const Taken& taken = {}) {
+    if (take(vcpu)) taken();
     if (!in_kernel(vcpu)) return vmm_base::success();
     state_->vcpus[vcpu.value].given = false;
     return state_->path.cancel(vcpu, port(vcpu));
   }
 
-  Result<void> keep(XenVcpuId vcpu, GuestTime deadline, GuestTime now) {
-    if (has_path) (void)take(vcpu);
-    return put(vcpu, deadline, now, false);
+  template <std::invocable Taken = Nothing>
+  Result<void> keep(XenVcpuId vcpu, GuestTime deadline, GuestTime now, const Taken& taken = {}) {
+    if (has_path && take(vcpu)) taken();
+    return put(vcpu, deadline, now, false, taken);
   }
 
   template <std::invocable<XenVcpuId> Now, std::invocable<XenVcpuId, EventPort> Fire>
@@ -175,7 +182,7 @@ class QueueBackend {
         s.queue.remove(id);
         timer.serving = true;
         lock.unlock();
-        fired = fire_at(vcpu, fire);
+        fired = fire_at(vcpu, fire, {.deadline = now, .now = now, .periodic = true});
         lock.lock();
         timer.serving = false;
         if (fired) timer.tick(now);
@@ -231,7 +238,8 @@ class QueueBackend {
       Result<void> served = vmm_base::success();
       bool over = false;
       if (now >= timer.deadline) {
-        served = fire_at(vcpu, fire);
+        served = fire_at(vcpu, fire,
+                         {.deadline = timer.deadline, .now = now, .periodic = id >= s.count()});
         over = served.has_value();
       } else if (can_promote && timer.for_path && in_kernel(vcpu) &&
                  xen_clock::time_left(now, timer.deadline) <= P::horizon) {
@@ -432,19 +440,30 @@ class QueueBackend {
   }
   // An event for which no port is bound is lost, as in Xen.
   template <class Fire>
-  Result<void> fire_at(XenVcpuId vcpu, Fire& fire) {
+  Result<void> fire_at(XenVcpuId vcpu, Fire& fire, const Due& due) {
     const EventPort to = port(vcpu);
-    return to == EventPort{} ? vmm_base::success() : fire(vcpu, to);
+    if (to == EventPort{}) return vmm_base::success();
+    if constexpr (std::invocable<Fire&, XenVcpuId, EventPort, const Due&>) {
+      return fire(vcpu, to, due);
+    } else {
+      return fire(vcpu, to);
+    }
   }
 
-  Result<void> put(XenVcpuId vcpu, GuestTime deadline, GuestTime now, bool for_path) {
+  template <class Taken = Nothing>
+  Result<void> put(XenVcpuId vcpu, GuestTime deadline, GuestTime now, bool for_path,
+                   const Taken& taken = {}) {
     State& s = *state_;
     Result<void> parked = park(vcpu);
     std::unique_lock lock(s.mutex);
     Timer& timer = s.wait_until_idle(lock, vcpu.value);
     timer.deadline = deadline;
     timer.for_path = for_path;
-    return first_error(parked, s.put_in(vcpu.value, now));
+    const bool waited = s.queue.contains(vcpu.value);
+    Result<void> set = s.put_in(vcpu.value, now);
+    lock.unlock();
+    if (waited) taken();
+    return first_error(parked, set);
   }
   // Out of the queue; whether it was in it.
   bool take(XenVcpuId vcpu) {
@@ -485,9 +504,10 @@ class QueueBackend {
       result = first_error(result, told.error());
     }
     result = first_error(result, park(vcpu));
-    if (!armed || deadline > guest_now(vcpu)) return armed;
+    const GuestTime now = armed ? guest_now(vcpu) : GuestTime{};
+    if (!armed || deadline > now) return armed;
     // It may have fired since it was asked. Twice is once as long as the vCPU doesn't run.
-    Result<void> fired = fire_at(vcpu, fire);
+    Result<void> fired = fire_at(vcpu, fire, {.deadline = deadline, .now = now});
     result = first_error(result, fired);
     return !fired;
   }

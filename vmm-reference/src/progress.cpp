@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "progress.hpp"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <utility>
+
+namespace vmm_reference {
+
+Progress::Progress(boost::asio::io_context& loop, std::string what)
+    : tick_(loop), what_(std::move(what)) {
+  if (!what_.empty() && ::isatty(STDERR_FILENO) != 0) wait(std::chrono::seconds(2));
+}
+
+Progress::~Progress() {
+  if (passed_.count() != 0) std::fprintf(stderr, "\r\x1b[K");
+}
+
+void Progress::wait(std::chrono::seconds ahead) {
+  tick_.expires_after(ahead);
+  tick_.async_wait([this, ahead](boost::system::error_code cancelled) {
+    if (cancelled) return;
+    passed_ += ahead;
+    std::fprintf(stderr, "\r\x1b[K%s: %lld s", what_.c_str(),
+                 static_cast<long long>(passed_.count()));
+    wait(std::chrono::seconds(1));
+  });
+}
+
+}  // namespace vmm_reference
