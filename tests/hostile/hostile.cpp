@@ -168,7 +168,9 @@ class Test {
     for (const TimerMode mode : modes_) {
       constexpr std::uint32_t timers = 200;
       const auto report = run(guest, mode, timers, std::chrono::seconds(60));
-      good = report && print_rows(stdout, *report, timers) && good;
+      if (!report) return false;
+      const Verdict verdict = judge(*report, timers);
+      good = print_rows(stdout, *report, verdict) && verdict.good && good;
     }
     return good;
   }

@@ -71,8 +71,7 @@ class Requests : public testing::Test {
       IrqSet seen{set.flags, set.index, set.start, set.count, {}};
       if ((set.flags & VFIO_IRQ_SET_DATA_EVENTFD) != 0) {
         seen.eventfds.resize(set.count);
-        if (set.count != 0)
-          std::memcpy(seen.eventfds.data(), set.data, set.count * sizeof(int));
+        if (set.count != 0) std::memcpy(seen.eventfds.data(), set.data, set.count * sizeof(int));
       }
       EXPECT_EQ(set.argsz, sizeof(set) + seen.eventfds.size() * sizeof(int));
       sets.push_back(std::move(seen));
