@@ -63,7 +63,9 @@ class SignallingTimer {
   }
 
   // Signals once, at `due`; HostTime::max() for not at all. Nothing that was set before signals
-  // once it has returned; what was due already has signalled by then. One thread at a time.
+  // once it has returned; what was due already has signalled by then, or does so within
+  // microseconds on another CPU: kernel AIO tells of a completion just before it signals the
+  // eventfd. One thread at a time.
   Result<void> set(xen_clock::HostTime due) noexcept {
     const bool stop = due == xen_clock::HostTime::max();
     if (!signalled()) {
