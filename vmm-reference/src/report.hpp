@@ -62,6 +62,6 @@ struct Document {
 [[nodiscard]] std::string to_json(const Document& document);
 
 // A JSON string, quotes included. Bytes that aren't UTF-8 become U+FFFD.
-[[nodiscard]] std::string quoted(std::string_view text);
+[[nodiscard]] std::string json_string(std::string_view text);
 
 }  // namespace vmm_reference

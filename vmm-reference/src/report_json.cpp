@@ -29,13 +29,13 @@ const char* json(bool value) { return value ? "true" : "false"; }
 
 std::string list(const std::vector<std::string>& texts) {
   std::string out = "[";
-  for (const std::string& each : texts) out += (out.size() > 1 ? ", " : "") + quoted(each);
+  for (const std::string& each : texts) out += (out.size() > 1 ? ", " : "") + json_string(each);
   return out + "]";
 }
 
 // "name": value
 std::string field(std::string_view name, const std::string& value) {
-  return quoted(name) + ": " + value;
+  return json_string(name) + ": " + value;
 }
 
 std::string vcpu_json(std::size_t index, const VcpuReport& vcpu,
@@ -65,7 +65,7 @@ std::string vcpu_json(std::size_t index, const VcpuReport& vcpu,
 
 }  // namespace
 
-std::string quoted(std::string_view text) {
+std::string json_string(std::string_view text) {
   constexpr const char* digits = "0123456789abcdef";
   std::string out = "\"";
   while (!text.empty()) {
@@ -85,7 +85,7 @@ std::string quoted(std::string_view text) {
 }
 
 std::string to_json(const RunReport& run, const Verdict& verdict) {
-  std::string out = "{" + field("served_by", quoted(to_string(run.mode)));
+  std::string out = "{" + field("served_by", json_string(to_string(run.mode)));
   out += ", " + field("vcpu_count", std::to_string(run.vcpus.size()));
   out += ", " + field("good", json(verdict.good));
   out += ", " + field("timed_out", json(run.timed_out));
@@ -102,13 +102,13 @@ std::string to_json(const RunReport& run, const Verdict& verdict) {
 
 std::string to_json(const Document& document) {
   const Host& host = document.host;
-  std::string out = "{" + field("linux", quoted(document.linux_release));
+  std::string out = "{" + field("linux", json_string(document.linux_release));
   out += ", " + field("kvm_xen", json(host.xen_exits));
   out += ", " + field("events_by_kvm", json(host.evtchn_send));
   out += ",\n " + field("timers_per_vcpu", std::to_string(document.timers));
   out += ", " + field("deadlines_by_pvclock", json(document.exact_clock));
   out += ", " + field("good", json(document.good));
-  out += ", " + field("error", document.error.empty() ? "null" : quoted(document.error));
+  out += ", " + field("error", document.error.empty() ? "null" : json_string(document.error));
   out += ",\n " + field("runs", "[");
   for (std::size_t n = 0; n < document.runs.size(); ++n) {
     out += (n == 0 ? "\n  " : ",\n  ") + document.runs[n];

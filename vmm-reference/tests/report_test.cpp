@@ -130,21 +130,21 @@ TEST_F(Report, WhereNothingFiredJsonHasNoLateness) {
 }
 
 TEST(Quoted, IsAJsonString) {
-  EXPECT_EQ(quoted("a\"b\\c\t\x7f"), "\"a\\\"b\\\\c\\u0009\x7f\"");
-  EXPECT_EQ(quoted(std::string_view("\0", 1)), "\"\\u0000\"");
-  EXPECT_EQ(quoted("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"),
+  EXPECT_EQ(json_string("a\"b\\c\t\x7f"), "\"a\\\"b\\\\c\\u0009\x7f\"");
+  EXPECT_EQ(json_string(std::string_view("\0", 1)), "\"\\u0000\"");
+  EXPECT_EQ(json_string("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"),
             "\"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80\"");
 }
 
 TEST(Quoted, WhatIsNotUtf8IsReplacedByteByByte) {
   const std::string_view bad[] = {"\xff", "\x80", "\xc0", "\xc3", "\xe2", "\xf5"};
-  for (const std::string_view text : bad) EXPECT_EQ(quoted(text), "\"\xef\xbf\xbd\"");
+  for (const std::string_view text : bad) EXPECT_EQ(json_string(text), "\"\xef\xbf\xbd\"");
   const std::string two = "\"\xef\xbf\xbd\xef\xbf\xbd\"";
-  EXPECT_EQ(quoted("\xc0\xaf"), two) << "overlong";
-  EXPECT_EQ(quoted("\xe2\x82"), two) << "cut off";
+  EXPECT_EQ(json_string("\xc0\xaf"), two) << "overlong";
+  EXPECT_EQ(json_string("\xe2\x82"), two) << "cut off";
   const std::string three = "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"";
-  EXPECT_EQ(quoted("\xed\xa0\x80"), three) << "a surrogate";
-  EXPECT_EQ(quoted("\xe0\x9f\xbf"), three) << "overlong";
+  EXPECT_EQ(json_string("\xed\xa0\x80"), three) << "a surrogate";
+  EXPECT_EQ(json_string("\xe0\x9f\xbf"), three) << "overlong";
 }
 
 }  // namespace
