@@ -252,7 +252,7 @@ function(vmm_readme_compiles)
   target_link_libraries(${name}_readme PRIVATE ${name}::${name})
 endfunction()
 
-# With VMM_PRECOMPILE, what every test includes is compiled once: two thirds of a test's compile time.
+# With VMM_PRECOMPILE, what every test includes is compiled once: about half of a test's compile time.
 # Some preset has to do without, or what a file forgets to include isn't seen.
 option(VMM_PRECOMPILE "Compile the headers of GoogleTest and Boost.Outcome once for all tests" OFF)
 function(_vmm_precompiled name)

@@ -6,33 +6,18 @@
 #include <linux/vfio.h>
 #include <sys/fsuid.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cstdarg>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <type_traits>
 #include <vector>
 
 #include "print.hpp"
+#include "scripted_kernel.hpp"
 #include "sysfs.hpp"
 #include "vfio_ioctls/group.hpp"
 #include "vfio_ioctls/iommufd.hpp"
-
-namespace {
-std::function<int(unsigned long request, void* argument)> kernel;
-}
-
-extern "C" int ioctl(int fd, unsigned long request, ...) noexcept {
-  va_list arguments;
-  va_start(arguments, request);
-  void* argument = va_arg(arguments, void*);
-  va_end(arguments);
-  if (kernel) return kernel(request, argument);
-  return static_cast<int>(::syscall(SYS_ioctl, fd, request, argument));
-}
 
 namespace vfio_ioctls {
 namespace {

@@ -5,35 +5,20 @@
 #include <gtest/gtest.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
-#include <cstdarg>
 #include <cstring>
-#include <functional>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "print.hpp"
+#include "scripted_kernel.hpp"
 #include "vfio_ioctls/container.hpp"
 #include "vfio_ioctls/device.hpp"
 #include "vfio_ioctls/iommufd.hpp"
 #include "vfio_ioctls/uapi.hpp"
-
-namespace {
-std::function<int(unsigned long request, void* argument)> kernel;
-}
-
-extern "C" int ioctl(int fd, unsigned long request, ...) noexcept {
-  va_list arguments;
-  va_start(arguments, request);
-  void* argument = va_arg(arguments, void*);
-  va_end(arguments);
-  if (kernel) return kernel(request, argument);
-  return static_cast<int>(::syscall(SYS_ioctl, fd, request, argument));
-}
 
 namespace vfio_ioctls {
 namespace {
