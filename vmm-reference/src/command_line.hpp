@@ -20,8 +20,7 @@ struct Section {
 
 inline constexpr const char* purpose =
     "Runs a Xen guest on KVM: a test guest, and prints how its timers fared; or a Linux kernel, "
-    "its "
-    "serial console being the terminal.";
+    "its serial console being the terminal.";
 
 inline constexpr Section usage{"Usage",
                                R"(  vmm-reference [OPTION]... GUEST

@@ -28,16 +28,19 @@ std::vector<std::pair<std::string, Group>> groups(const CLI::App& app) {
   return all;
 }
 
+std::string upper(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  return text;
+}
+
 // "-h, --help", "GUEST"
 std::string names(const CLI::Option& option) {
   std::string text;
   for (const std::string& name : option.get_snames()) text += "-" + name + ", ";
   for (const std::string& name : option.get_lnames()) text += "--" + name + ", ";
   if (!text.empty()) return text.substr(0, text.size() - 2);
-  text = option.get_name(true);
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-  return text;
+  return upper(option.get_name(true));
 }
 
 // What follows the name: "[path=]FILE", "pvh|hvm|native [pvh]"; nothing after a flag.
@@ -78,10 +81,7 @@ std::string escaped(std::string_view text) {
 }
 
 std::string heading(std::string_view title) {
-  std::string text(title);
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-  return ".SH \"" + escaped(text) + "\"\n";
+  return ".SH \"" + escaped(upper(std::string(title))) + "\"\n";
 }
 
 // Lines as they are.
