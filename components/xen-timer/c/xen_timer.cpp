@@ -317,7 +317,6 @@ int xen_timer_virtual_due(xen_timer_handler* timer, std::uint64_t* ns,
   }
   auto& alarm = back_end->alarm();
   const auto rest = std::max(alarm.due() - alarm.now(), xen_clock::Duration::zero());
-  *ns = alarm.due() == xen_clock::HostTime::max() ? XEN_TIMER_NEVER
-                                                  : static_cast<std::uint64_t>(rest.count());
+  *ns = alarm.is_set() ? static_cast<std::uint64_t>(rest.count()) : XEN_TIMER_NEVER;
   return 0;
 }

@@ -160,6 +160,11 @@ TEST_F(Queue, ADeadlineBeyondTheHostsTimeIsFarAhead) {
   EXPECT_EQ(fired, Fired{});
 }
 
+TEST_F(Queue, AVirtualAlarmThatIsNotSetIsNotReadableAtTheEndOfTimeEither) {
+  EXPECT_FALSE(backend.alarm().advance(HostTime::max() - backend.alarm().now()));
+  EXPECT_FALSE(backend.alarm().is_set());
+}
+
 TEST_F(Queue, AVirtualAlarmHasNoFd) { EXPECT_EQ(backend.fd(), -1); }
 
 // --- wake-ups -----------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ class VirtualAlarm {
   // Moves the host's clock; returns whether the alarm is readable then.
   bool advance(xen_clock::Duration by) noexcept {
     now_ += by;
-    return due_ <= now_;
+    return is_set() && due_ <= now_;
   }
+  [[nodiscard]] bool is_set() const noexcept { return due_ != xen_clock::HostTime::max(); }
   [[nodiscard]] xen_clock::HostTime due() const noexcept { return due_; }
   [[nodiscard]] unsigned sets() const noexcept { return sets_; }  // calls of set() that succeeded
   void fail_with(int code) noexcept { failure_ = code; }          // errno of each set(); 0: none
