@@ -216,7 +216,7 @@ void take_snapshot(DomainRun& run, PcPorts& pc, const Options& options) {
   }
   const auto start = std::chrono::steady_clock::now();
   std::uint64_t size = 0;
-  const auto done = run.at_rest([&](Snapshot& snapshot) {
+  const auto write = [&](Snapshot& snapshot) {
     snapshot.boot = options.boot;
     snapshot.ports = pc.save();
     return replace_file(options.snapshot_to, [&](const ByteSink& file) {
@@ -225,7 +225,8 @@ void take_snapshot(DomainRun& run, PcPorts& pc, const Options& options) {
         return file(bytes);
       });
     });
-  });
+  };
+  const auto done = or_no_memory([&] { return run.at_rest(write); });
   if (!done) {
     std::fprintf(stderr, "%svmm-reference: no snapshot: %s: %s%s", end, options.snapshot_to.c_str(),
                  done.error().message().c_str(), end);

@@ -4,8 +4,10 @@
 // vCPUs' last exits completed.
 #pragma once
 
+#include <cerrno>
 #include <chrono>
 #include <functional>
+#include <new>
 
 #include "host.hpp"
 #include "machine.hpp"
@@ -37,6 +39,16 @@ void save_ram(const Machine& machine, Snapshot& snapshot);
 [[nodiscard]] vmm_base::Result<void> restore_clocks(
     const Machine& machine, const Snapshot& snapshot,
     std::chrono::nanoseconds later = std::chrono::nanoseconds(0));
+
+// A guest that is at rest goes on, also where memory for its snapshot lacks.
+template <class Part>
+[[nodiscard]] vmm_base::Result<void> or_no_memory(const Part& part) {
+  try {
+    return part();
+  } catch (const std::bad_alloc&) {
+    return vmm_base::Error{"memory for a snapshot", ENOMEM};
+  }
+}
 
 // Of a guest of KVM's own, which has no other state: fills `snapshot` in, calls use(), and puts the
 // clocks back to where they were. Whatever fails, it can go on; the first error.
