@@ -82,11 +82,24 @@ Result<void> restore_msrs(const kvm_ioctls::Vcpu& vcpu, std::span<const kvm_msr_
 
 // --- a vCPU ---
 
-Result<void> save_vcpu(const Host& host, const kvm_ioctls::Vcpu& vcpu,
-                       kvm_ioctls::XsaveSize xsave_size, int nested_size, VcpuSnapshot& to) {
+// A Xen guest's vCPU that has put itself down is still in that hypercall: KVM_RUN waits before it
+// completes it. Saved so, it would put itself down again once it is up.
+Result<void> complete_last_exit(kvm_ioctls::Vcpu& vcpu, kvm_mp_state state) {
+  if (state.mp_state != KVM_MP_STATE_UNINITIALIZED) return vmm_base::success();
+  VMM_CHECK(vcpu.set_mp_state({KVM_MP_STATE_RUNNABLE}));
+  vcpu.request_exit();  // for good, so that no kick is lost: one is looked for once more
+  const auto ran = vcpu.run();
+  VMM_CHECK(vcpu.set_mp_state(state));
+  if (!ran) return ran.error();
+  return vmm_base::success();
+}
+
+Result<void> save_vcpu(const Host& host, kvm_ioctls::Vcpu& vcpu, kvm_ioctls::XsaveSize xsave_size,
+                       int nested_size, VcpuSnapshot& to) {
   // First: it lets a vCPU take the INIT or SIPI that waits for it.
   VMM_TRY(mp_state, vcpu.get_mp_state());
   to.mp_state = mp_state;
+  VMM_CHECK(complete_last_exit(vcpu, mp_state));
   VMM_TRY(regs, vcpu.get_regs());
   to.regs = regs;
   VMM_TRY(sregs, vcpu.get_sregs());
@@ -180,7 +193,7 @@ Result<int> nested_state_size(const Host& host) {
 
 }  // namespace
 
-Result<void> save_machine(const Host& host, const Machine& machine, Snapshot& snapshot) {
+Result<void> save_machine(const Host& host, Machine& machine, Snapshot& snapshot) {
   VMM_TRY(nested_size, nested_state_size(host));
   snapshot.vcpus.resize(machine.vcpus.size());
   for (std::size_t id = 0; id < machine.vcpus.size(); ++id) {
@@ -290,7 +303,7 @@ Result<void> tell_of_pause(const Machine& machine) {
 
 }  // namespace
 
-Result<void> with_kvm_guest_at_rest(const Host& host, const Machine& machine, Snapshot& snapshot,
+Result<void> with_kvm_guest_at_rest(const Host& host, Machine& machine, Snapshot& snapshot,
                                     const std::function<Result<void>(Snapshot&)>& use) {
   VMM_CHECK(or_no_memory([&]() -> Result<void> {
     VMM_CHECK(save_machine(host, machine, snapshot));

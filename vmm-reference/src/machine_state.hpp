@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What KVM and guest memory know of a machine, for a snapshot. All while no vCPU runs, and with the
-// vCPUs' last exits completed.
+// vCPUs' last exits completed, but for one's that is down.
 #pragma once
 
 #include <cerrno>
@@ -18,7 +18,7 @@
 namespace vmm_reference {
 
 // vCPUs and interrupt controllers.
-[[nodiscard]] vmm_base::Result<void> save_machine(const Host& host, const Machine& machine,
+[[nodiscard]] vmm_base::Result<void> save_machine(const Host& host, Machine& machine,
                                                   Snapshot& snapshot);
 // Last of all, once nothing writes to it any more. A view of the machine's.
 void save_ram(const Machine& machine, Snapshot& snapshot);
@@ -53,7 +53,7 @@ template <class Part>
 // Of a guest of KVM's own, which has no other state: fills `snapshot` in, calls use(), and puts the
 // clocks back to where they were. Whatever fails, it can go on; the first error.
 [[nodiscard]] vmm_base::Result<void> with_kvm_guest_at_rest(
-    const Host& host, const Machine& machine, Snapshot& snapshot,
+    const Host& host, Machine& machine, Snapshot& snapshot,
     const std::function<vmm_base::Result<void>(Snapshot&)>& use);
 [[nodiscard]] vmm_base::Result<void> restore_kvm_guest(const Host& host, const Machine& machine,
                                                        const Snapshot& snapshot,

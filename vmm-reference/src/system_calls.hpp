@@ -101,7 +101,7 @@ struct Ioctl {
 };
 
 inline constexpr Ioctl ioctls[] = {
-    {KVM_RUN, vcpu},
+    {KVM_RUN, vcpu | snapshots},  // machine_state.cpp: at once out again
 
     // --- kvm-ioctls: a machine is made ---
     {KVM_CHECK_EXTENSION, loop},
