@@ -41,7 +41,7 @@ extern "C" {
 #endif
 
 // The version of the library that runs, major << 16 | minor << 8 | patch. Before 1.0 a new minor
-// version is a new interface, and the library's name says it: libxen_timer.so.0.2.
+// version is a new interface, and the library's name says it: libxen_timer.so.0.3.
 XEN_TIMER_API uint32_t xen_timer_version(void) XEN_TIMER_NOEXCEPT;
 
 // What failed, and on what.
