@@ -77,8 +77,9 @@ class IrqfdPath {
   Result<void> park(XenVcpuId vcpu) {
     Vcpu& v = vcpus_[vcpu.value];
     if (!v.deadline) return vmm_base::success();
+    VMM_CHECK(v.timer.set(xen_clock::HostTime::max()));
     v.deadline.reset();
-    return v.timer.set(xen_clock::HostTime::max());
+    return vmm_base::success();
   }
 
   Result<std::optional<GuestTime>> armed(XenVcpuId vcpu) {

@@ -289,7 +289,7 @@ class QueueBackend {
     Result<void> result = vmm_base::success();
     for (std::uint32_t id = 0; id < s.count(); ++id) {
       const XenVcpuId vcpu{id};
-      const bool armed = recall(vcpu, guest_now, fire, result);
+      const bool armed = recall(vcpu, guest_now, fire, result, true);
       const std::scoped_lock lock(s.mutex);
       if (!armed) continue;
       s.timers[id].for_path = true;
@@ -489,9 +489,10 @@ class QueueBackend {
     return state_->path.park(vcpu);
   }
   // Stops the path's timer, if there is one; whether its deadline, the timer's then, is still to
-  // come.
+  // come. `may_stay`: one that can't be stopped is left to the path, which raises its event.
   template <class Now, class Fire>
-  bool recall(XenVcpuId vcpu, Now& guest_now, Fire& fire, Result<void>& result) {
+  bool recall(XenVcpuId vcpu, Now& guest_now, Fire& fire, Result<void>& result,
+              bool may_stay = false) {
     State& s = *state_;
     if (!in_kernel(vcpu)) return false;
     auto told = s.path.armed(vcpu);
@@ -505,7 +506,9 @@ class QueueBackend {
     } else {
       result = first_error(result, told.error());
     }
-    result = first_error(result, park(vcpu));
+    const Result<void> parked = park(vcpu);
+    result = first_error(result, parked);
+    if (!parked && may_stay) return false;
     if constexpr (requires { s.path.settle(vcpu, port(vcpu)); }) {
       result = first_error(result, s.path.settle(vcpu, port(vcpu)));
     }
