@@ -3,7 +3,8 @@
 // What queue_bench measures: our queue, those that lost against it, and what a user would take
 // instead. Each has n timers, all pending from the start, and
 //   arm(id, due): sets or moves a timer. cancel(id): takes it out.
-//   make_due(): sets all, so that they will be due soon, in a random order; waits until they are.
+//   make_due(): sets all, so that they will be due soon, in a random order.
+//   wait(): until they are, where that isn't at once.
 //   drain(): serves all that are due, the earliest first; how many.
 #pragma once
 
@@ -259,17 +260,19 @@ class PriorityQueue {
     std::uint32_t version;
     bool operator<(const Entry& other) const { return due > other.due; }
   };
-  // Half of it is dead: a real user has to do something, too.
+  // More than half of it is dead: thrown out by the quickest way there is, which looks into the
+  // container.
+  struct Queue : std::priority_queue<Entry> {
+    void keep_if(auto alive) {
+      std::erase_if(c, [&](const Entry& entry) { return !alive(entry); });
+      std::make_heap(c.begin(), c.end(), comp);
+    }
+  };
   void compact() {
     if (queue_.size() < 2 * current_.size() + 16) return;
-    std::vector<Entry> alive;
-    alive.reserve(current_.size());
-    for (; !queue_.empty(); queue_.pop()) {
-      if (queue_.top().version == current_[queue_.top().id]) alive.push_back(queue_.top());
-    }
-    queue_ = std::priority_queue<Entry>(std::less<Entry>(), std::move(alive));
+    queue_.keep_if([&](const Entry& entry) { return entry.version == current_[entry.id]; });
   }
-  std::priority_queue<Entry> queue_;
+  Queue queue_;
   std::vector<std::uint32_t> current_;
   std::uint64_t seed_ = 1;
 };
@@ -294,8 +297,11 @@ class SortedList {
       }
     }
   }
-  // By sorting, or a million would take days.
   void make_due() {
+    for (std::uint32_t id = 0; id < nodes_.size(); ++id) arm(id, random_due(seed_));
+  }
+  // By sorting, or a million would take days.
+  void fill() {
     std::vector<std::uint32_t> order(nodes_.size());
     for (std::uint32_t id = 0; id < nodes_.size(); ++id) {
       order[id] = id;
@@ -413,8 +419,8 @@ class Libevent {
           0, static_cast<suseconds_t>(soon_ms(seed_) * 1000 + (next_random(seed_) >> 32) % 1000)};
       event_add(e, &timeout);
     }
-    wait_until_due();
   }
+  static void wait() { wait_until_due(); }
   std::uint32_t drain() {
     served_ = 0;
     event_base_loop(base_, EVLOOP_NONBLOCK);
@@ -450,8 +456,8 @@ class Libuv {
   void make_due() {
     uv_update_time(&loop_);
     for (uv_timer_t& timer : timers_) uv_timer_start(&timer, served, soon_ms(seed_), 0);
-    wait_until_due();
   }
+  static void wait() { wait_until_due(); }
   std::uint32_t drain() {
     served_ = 0;
     uv_run(&loop_, UV_RUN_NOWAIT);

@@ -59,6 +59,26 @@ TEST(TimerQueue, HoldsTheEndsOfTime) {
   EXPECT_EQ(queue.first(), 1u);
 }
 
+TEST(TimerQueue, TwoTakenOutBeforeAnotherComesIn) {
+  TimerQueue queue(20);
+  for (std::uint32_t id = 0; id < 20; ++id) queue.set(id, at(id));
+  queue.remove(7);
+  EXPECT_EQ(queue.size(), 19u);
+  queue.remove(19);
+  queue.remove(7);
+  EXPECT_EQ(queue.size(), 18u);
+  queue.set(7, at(-1));
+  EXPECT_EQ(queue.first(), 7u);
+  queue.remove(3);
+  queue.remove(7);  // the first, beside a place that is free
+  for (std::uint32_t id = 0; id < 19; ++id) {
+    if (id == 3 || id == 7) continue;
+    EXPECT_EQ(queue.first(), id);
+    queue.remove(id);
+  }
+  EXPECT_TRUE(queue.empty());
+}
+
 struct Model {
   std::map<std::uint32_t, HostTime> due;
   std::set<std::pair<HostTime, std::uint32_t>> order;
