@@ -3,15 +3,22 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <atomic>
+#include <boost/asio/io_context.hpp>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <string>
 #include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "counts.hpp"
+#include "observer.hpp"
 #include "trace_file.hpp"
 #include "xen_abi/vcpu.hpp"
 
@@ -68,6 +75,16 @@ TEST(Observation, HypercallsAreCountedByNumberAndThoseOfAVcpuByCommand) {
             "hypercall_0 1, event_channel_op 1, hypercall_63 1, VCPUOP_set_singleshot_timer 1, "
             "other 3");
   EXPECT_EQ(vcpu.counts().all_calls(), 7u);
+}
+
+TEST(Observation, WhatIsArmedAndWhatIsCancelledAreCountedApart) {
+  VcpuObservation vcpu;
+  for (int n = 0; n < 3; ++n) vcpu.armed(first, guest_time(2), guest_time(1));
+  vcpu.cancelled();
+  vcpu.expired(first, late_by(1));
+  EXPECT_EQ(vcpu.counts().armed, 3u);
+  EXPECT_EQ(vcpu.counts().cancelled, 1u);
+  EXPECT_EQ(vcpu.counts().fired(), 0u) << "it is only about to be raised";
 }
 
 // Two threads count, one reads: tsan looks on.
@@ -134,6 +151,11 @@ TEST(Counts, AsOpenMetricsNeverGetShorter) {
   grows();
 }
 
+std::string content(const std::string& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
 std::string trace_of(const Observation& observation) {
   char path[] = "/tmp/observation_test.XXXXXX";
   const vmm_base::UniqueFd made(::mkstemp(path));
@@ -143,8 +165,7 @@ std::string trace_of(const Observation& observation) {
     EXPECT_TRUE(file.value().add("a \"run\"", observation));
     EXPECT_TRUE(file.value().end());
   }
-  std::ifstream in(path);
-  std::string text{std::istreambuf_iterator<char>(in), {}};
+  std::string text = content(path);
   ::unlink(path);
   return text;
 }
@@ -194,6 +215,58 @@ TEST(Trace, ThatCannotBeWrittenIsSaid) {
   ASSERT_FALSE(ended);
   EXPECT_EQ(ended.error().code, ENOSPC);
   EXPECT_EQ(TraceFile::open("/nonexistent/trace").error().code, ENOENT);
+}
+
+Options with(const std::string& metrics, const std::string& trace) {
+  Options options;
+  options.guest = "a guest";
+  options.metrics = metrics;
+  options.trace = trace;
+  return options;
+}
+
+TEST(Observer, WritesMetricsEachSecondAndATraceAtTheEnd) {
+  char metrics[] = "/tmp/observation_test.XXXXXX";
+  char trace[] = "/tmp/observation_test.XXXXXX";
+  const vmm_base::UniqueFd made[] = {vmm_base::UniqueFd(::mkstemp(metrics)),
+                                     vmm_base::UniqueFd(::mkstemp(trace))};
+  std::ofstream(metrics) << std::string(100'000, '#');
+  const Options options = with(metrics, trace);
+  auto opened = Observer::open(options);
+  ASSERT_TRUE(std::holds_alternative<Observer>(opened)) << std::get<std::string>(opened);
+  Observer& observer = std::get<Observer>(opened);
+  EXPECT_EQ(content(metrics), to_openmetrics({})) << "nothing is left of what was there";
+
+  boost::asio::io_context loop;
+  Observation observation(1);
+  {
+    const ObservedRun run(&observer, loop, observation, TimerMode::userspace, "a run");
+    observation[0].armed(first, guest_time(2), guest_time(1));
+    loop.run_one();  // a second
+    EXPECT_EQ(observer.runs()[0].vcpus[0].armed, 1u);
+    EXPECT_EQ(content(metrics), to_openmetrics(observer.runs()));
+    observation[0].armed(first, guest_time(2), guest_time(1));
+  }
+  EXPECT_EQ(observer.runs()[0].vcpus[0].armed, 2u);
+  EXPECT_EQ(content(metrics), to_openmetrics(observer.runs()));
+  EXPECT_TRUE(observer.end());
+  EXPECT_EQ(count(content(trace), R"("name":"armed")"), 2u);
+  ::unlink(metrics);
+  ::unlink(trace);
+}
+
+TEST(Observer, SaysWhatCannotBeHadOrWritten) {
+  const auto why = [](const Options& options) {
+    return std::get<std::string>(Observer::open(options));
+  };
+  EXPECT_EQ(why(with("/nonexistent/m", "")), "--metrics /nonexistent/m: No such file or directory");
+  EXPECT_EQ(why(with("/dev/full", "")), "--metrics /dev/full: No space left on device");
+  EXPECT_EQ(why(with("", "/nonexistent/t")), "--trace /nonexistent/t: No such file or directory");
+  auto full = Observer::open(with("", "/dev/full"));
+  testing::internal::CaptureStderr();
+  EXPECT_FALSE(std::get<Observer>(full).end());
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "vmm-reference: can't write to /dev/full: No space left on device\n");
 }
 
 }  // namespace
