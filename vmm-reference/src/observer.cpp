@@ -21,6 +21,7 @@ constexpr std::chrono::seconds between_lines{10};
 
 // A terminal that can rewrite lines.
 bool is_live_terminal() {
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): no other thread runs yet
   const char* const kind = std::getenv("TERM");
   return ::isatty(STDERR_FILENO) != 0 && kind != nullptr && std::string_view(kind) != "dumb";
 }
