@@ -218,38 +218,16 @@ function(vmm_readme_test)
   set_tests_properties(${PROJECT_NAME}.Readme.NamesTestsThatAre PROPERTIES LABELS unit)
 endfunction()
 
-# vmm_readme_example(NAME FILE): a program that README.md shows as it is, and that is run as a test.
-function(vmm_readme_example name file)
-  add_executable(${name} ${file})
+# vmm_example(NAME [ARGUMENT...]): NAME.cpp, a program that is run as a test. What READMEs show is such
+# a program's, or a test's; tests/style/run looks.
+function(vmm_example name)
+  string(REPLACE - _ component ${PROJECT_NAME})
+  add_executable(${name} ${name}.cpp)
+  target_link_libraries(${name} PRIVATE ${component}::${component})
   set_target_properties(${name} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF)
-  add_test(NAME ${PROJECT_NAME}.Examples.${name} COMMAND ${name})
+  add_test(NAME ${PROJECT_NAME}.Examples.${name} COMMAND ${name} ${ARGN})
   vmm_run_by_ctest(${name})
-  add_test(NAME ${PROJECT_NAME}.Examples.ReadmeShows.${name}
-    COMMAND ${CMAKE_COMMAND} -DREADME=${PROJECT_SOURCE_DIR}/README.md
-      -DCODE=${CMAKE_CURRENT_SOURCE_DIR}/${file} -P ${_VMM_CMAKE_DIR}/readme_shows.cmake)
-  set_tests_properties(${PROJECT_NAME}.Examples.${name} ${PROJECT_NAME}.Examples.ReadmeShows.${name}
-    PROPERTIES LABELS unit)
-endfunction()
-
-# vmm_readme_compiles([HEADERS...]): what README.md shows under Examples, behind the component's own
-# headers and HEADERS, is compiled.
-function(vmm_readme_compiles)
-  string(REPLACE - _ name ${PROJECT_NAME})
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/README.md)
-  file(READ ${PROJECT_SOURCE_DIR}/README.md text)
-  string(REGEX REPLACE ".*\n## Examples\n(.*)\n## Threat model.*" "\\1" text "${text}")
-  if(NOT text MATCHES "```cpp\n")
-    message(FATAL_ERROR "${PROJECT_SOURCE_DIR}/README.md shows no C++ under Examples")
-  endif()
-  string(REGEX REPLACE "^.*```cpp\n(.*)\n```.*$" "\\1" code "${text}")
-  file(GLOB headers RELATIVE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/include/*/*.hpp)
-  set(includes "")
-  foreach(header IN LISTS ARGN headers)
-    string(APPEND includes "#include <${header}>\n")
-  endforeach()
-  file(CONFIGURE OUTPUT readme.cpp CONTENT "@includes@\n@code@\n" @ONLY)
-  add_library(${name}_readme OBJECT ${CMAKE_CURRENT_BINARY_DIR}/readme.cpp)
-  target_link_libraries(${name}_readme PRIVATE ${name}::${name})
+  set_tests_properties(${PROJECT_NAME}.Examples.${name} PROPERTIES LABELS unit)
 endfunction()
 
 # With VMM_PRECOMPILE, what every test includes is compiled once: about half of a test's compile time.

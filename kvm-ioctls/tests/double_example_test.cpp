@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "kvm_ioctls/double.hpp"
@@ -35,6 +38,30 @@ TEST(RunLoop, AnswersUntilTheGuestHalts) {
   EXPECT_EQ(kvm.vcpu(0).steps_left(), 0u);
   EXPECT_EQ(kvm.vcpu(0).answers().at(0).value, 0u);
   EXPECT_EQ(kvm.vcpu(0).answers().at(2).value, 0xffu);
+}
+
+vmm_base::Result<void> run_for(Vcpu& vcpu, std::chrono::milliseconds time) {
+  VMM_TRY(signal, KickSignal::install());  // once a process
+  const Kicker kicker = vcpu.kicker(signal);
+  std::atomic<bool> stop = false;
+  const std::jthread thread([&] {
+    Runner runner(vcpu, signal);  // where the vCPU runs, as long as it does
+    for (bool running = true; running && !stop;) {
+      running = runner.run([](Interrupted&) {}, [&](auto&) { stop = true; }).has_value();
+    }
+  });
+  std::this_thread::sleep_for(time);
+  stop = true;
+  kicker.kick();  // this run(), or the next one, answers Interrupted
+  return vmm_base::success();
+}
+
+TEST(RunLoop, EndsAVcpuThatStaysInTheGuest) {
+  KvmDouble kvm;
+  kvm.vcpu(0).then_stays();
+  const Vm vm = std::move(kvm.open().value().create_vm().value());
+  Vcpu vcpu = std::move(vm.create_vcpu({0}).value());
+  EXPECT_TRUE(run_for(vcpu, std::chrono::milliseconds(1)));
 }
 
 class MyVmm {

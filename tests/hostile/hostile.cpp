@@ -72,6 +72,14 @@ struct Usage {
     usage.threads = entries("/proc/self/task");
     return usage;
   }
+  // A thread that was joined may still be listed for a moment.
+  static Usage at_rest(const Usage& before) {
+    Usage usage = now();
+    for (int tries = 0; usage.threads > before.threads && tries < 100; ++tries, usage = now()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    return usage;
+  }
 };
 
 // How far this process's heap moves while guests run: guest RAM isn't in it.
@@ -264,7 +272,7 @@ int main(int argc, char** argv) {
     if (!test.attack(hostile_guest, duration)) return 1;
     heap = watch.span();
   }
-  const Usage after = Usage::now();
+  const Usage after = Usage::at_rest(before);
   const bool was_called = test.tell();
   const bool no_larger = after.anonymous < before.anonymous + mib && heap < mib;
   const bool no_more = after.fds == before.fds && after.threads == before.threads;

@@ -21,6 +21,7 @@
 #include "linux_loader/boot.hpp"
 #include "linux_loader/mapped_file.hpp"
 #include "machine_state.hpp"
+#include "progress.hpp"
 #include "sandbox.hpp"
 #include "snapshot_file.hpp"
 #include "vcpu_loop.hpp"
@@ -219,16 +220,19 @@ void take_snapshot(DomainRun& run, PcPorts& pc, const Options& options) {
   }
   const auto start = std::chrono::steady_clock::now();
   std::uint64_t size = 0;
-  const auto done = run.at_rest([&](Snapshot& snapshot) {
+  const auto write = [&](Snapshot& snapshot) {
+    ByteProgress progress("saving to " + options.snapshot_to);
     snapshot.boot = options.boot;
     snapshot.ports = pc.save();
     return replace_file(options.snapshot_to, [&](const ByteSink& file) {
       return write_snapshot(snapshot, [&](std::span<const std::byte> bytes) {
         size += bytes.size();
+        progress.done(bytes.size());
         return file(bytes);
       });
     });
-  });
+  };
+  const auto done = or_no_memory([&] { return run.at_rest(write); });
   if (!done) {
     std::fprintf(stderr, "%svmm-reference: no snapshot: %s: %s%s", end, options.snapshot_to.c_str(),
                  done.error().message().c_str(), end);

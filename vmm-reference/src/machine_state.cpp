@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <optional>
 #include <utility>
 
 #include "vcpu_tsc.hpp"
@@ -30,6 +31,14 @@ bool is_elsewhere(std::uint32_t index) {
   return index == msr_tsc || index >> 12 == 0x40000;
 }
 
+// None where this vCPU's CPUID hasn't what KVM knows of.
+Result<std::optional<std::uint64_t>> get_msr(const kvm_ioctls::Vcpu& vcpu, std::uint32_t index) {
+  const auto value = vcpu.get_msr(index);
+  if (value) return std::optional(value.value());
+  if (value.error().code != EINVAL) return value.error();
+  return std::optional<std::uint64_t>();
+}
+
 // KVM's list lacks the MTRRs and the machine check banks.
 Result<std::vector<std::uint32_t>> msrs_of(const Host& host, const kvm_ioctls::Vcpu& vcpu) {
   VMM_TRY(list, host.kvm.get_msr_index_list());
@@ -39,8 +48,8 @@ Result<std::vector<std::uint32_t>> msrs_of(const Host& host, const kvm_ioctls::V
                                     0x26du, 0x26eu, 0x26fu, 0x2ffu}) {
     indices.push_back(fixed);
   }
-  const auto mcg_cap = vcpu.get_msr(msr_mcg_cap);
-  const std::uint32_t banks = mcg_cap ? mcg_cap.value() & 0xff : 0;
+  VMM_TRY(mcg_cap, get_msr(vcpu, msr_mcg_cap));
+  const std::uint32_t banks = static_cast<std::uint32_t>(mcg_cap.value_or(0) & 0xff);
   for (std::uint32_t at = 0; at < banks * 4; ++at) indices.push_back(msr_mc0_ctl + at);
   std::erase_if(indices, is_elsewhere);
   std::sort(indices.begin(), indices.end());
@@ -51,10 +60,8 @@ Result<std::vector<std::uint32_t>> msrs_of(const Host& host, const kvm_ioctls::V
 Result<void> save_msrs(const Host& host, const kvm_ioctls::Vcpu& vcpu, VcpuSnapshot& to) {
   VMM_TRY(indices, msrs_of(host, vcpu));
   for (const std::uint32_t index : indices) {
-    // The list is of all that KVM knows; what this vCPU's CPUID hasn't is refused.
-    const auto value = vcpu.get_msr(index);
-    if (!value && value.error().code != EINVAL) return value.error();
-    if (value) to.msrs.push_back({index, 0, value.value()});
+    VMM_TRY(value, get_msr(vcpu, index));
+    if (value) to.msrs.push_back({index, 0, *value});
   }
   return vmm_base::success();
 }
@@ -65,20 +72,34 @@ Result<void> restore_msrs(const kvm_ioctls::Vcpu& vcpu, std::span<const kvm_msr_
     if (msr.index == msr_tsc_deadline) continue;  // with the clocks
     const auto set = vcpu.set_msr(msr.index, msr.data);
     if (set) continue;
+    if (set.error().code != EINVAL) return set;
     // Of those that can only be read.
-    const auto is = vcpu.get_msr(msr.index);
-    if (!is || is.value() != msr.data) return set.error();
+    VMM_TRY(is, get_msr(vcpu, msr.index));
+    if (is != msr.data) return set;
   }
   return vmm_base::success();
 }
 
 // --- a vCPU ---
 
-Result<void> save_vcpu(const Host& host, const kvm_ioctls::Vcpu& vcpu,
-                       kvm_ioctls::XsaveSize xsave_size, int nested_size, VcpuSnapshot& to) {
+// A Xen guest's vCPU that has put itself down is still in that hypercall: KVM_RUN waits before it
+// completes it. Saved so, it would put itself down again once it is up.
+Result<void> complete_last_exit(kvm_ioctls::Vcpu& vcpu, kvm_mp_state state) {
+  if (state.mp_state != KVM_MP_STATE_UNINITIALIZED) return vmm_base::success();
+  VMM_CHECK(vcpu.set_mp_state({KVM_MP_STATE_RUNNABLE}));
+  vcpu.request_exit();  // for good, so that no kick is lost: one is looked for once more
+  const auto ran = vcpu.run();
+  VMM_CHECK(vcpu.set_mp_state(state));
+  if (!ran) return ran.error();
+  return vmm_base::success();
+}
+
+Result<void> save_vcpu(const Host& host, kvm_ioctls::Vcpu& vcpu, kvm_ioctls::XsaveSize xsave_size,
+                       int nested_size, VcpuSnapshot& to) {
   // First: it lets a vCPU take the INIT or SIPI that waits for it.
   VMM_TRY(mp_state, vcpu.get_mp_state());
   to.mp_state = mp_state;
+  VMM_CHECK(complete_last_exit(vcpu, mp_state));
   VMM_TRY(regs, vcpu.get_regs());
   to.regs = regs;
   VMM_TRY(sregs, vcpu.get_sregs());
@@ -172,7 +193,7 @@ Result<int> nested_state_size(const Host& host) {
 
 }  // namespace
 
-Result<void> save_machine(const Host& host, const Machine& machine, Snapshot& snapshot) {
+Result<void> save_machine(const Host& host, Machine& machine, Snapshot& snapshot) {
   VMM_TRY(nested_size, nested_state_size(host));
   snapshot.vcpus.resize(machine.vcpus.size());
   for (std::size_t id = 0; id < machine.vcpus.size(); ++id) {
@@ -282,14 +303,18 @@ Result<void> tell_of_pause(const Machine& machine) {
 
 }  // namespace
 
-Result<void> with_kvm_guest_at_rest(const Host& host, const Machine& machine, Snapshot& snapshot,
+Result<void> with_kvm_guest_at_rest(const Host& host, Machine& machine, Snapshot& snapshot,
                                     const std::function<Result<void>(Snapshot&)>& use) {
-  VMM_CHECK(save_machine(host, machine, snapshot));
-  VMM_CHECK(save_clocks(
-      machine, [](vmm_base::XenVcpuId) { return std::uint64_t{0}; }, snapshot));
-  save_ram(machine, snapshot);
-  Result<void> used = use(snapshot);
-  Result<void> restored = restore_clocks(machine, snapshot);
+  VMM_CHECK(or_no_memory([&]() -> Result<void> {
+    VMM_CHECK(save_machine(host, machine, snapshot));
+    return save_clocks(
+        machine, [](vmm_base::XenVcpuId) { return std::uint64_t{0}; }, snapshot);
+  }));
+  Result<void> used = or_no_memory([&] {
+    save_ram(machine, snapshot);
+    return use(snapshot);
+  });
+  Result<void> restored = or_no_memory([&] { return restore_clocks(machine, snapshot); });
   Result<void> told = tell_of_pause(machine);
   if (!used) return used;
   return restored ? told : restored;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // What KVM and guest memory know of a machine, for a snapshot. All while no vCPU runs, and with the
-// vCPUs' last exits completed.
+// vCPUs' last exits completed, but for one's that is down.
 #pragma once
 
+#include <cerrno>
 #include <chrono>
 #include <functional>
+#include <new>
 
 #include "host.hpp"
 #include "machine.hpp"
@@ -16,7 +18,7 @@
 namespace vmm_reference {
 
 // vCPUs and interrupt controllers.
-[[nodiscard]] vmm_base::Result<void> save_machine(const Host& host, const Machine& machine,
+[[nodiscard]] vmm_base::Result<void> save_machine(const Host& host, Machine& machine,
                                                   Snapshot& snapshot);
 // Last of all, once nothing writes to it any more. A view of the machine's.
 void save_ram(const Machine& machine, Snapshot& snapshot);
@@ -38,10 +40,20 @@ void save_ram(const Machine& machine, Snapshot& snapshot);
     const Machine& machine, const Snapshot& snapshot,
     std::chrono::nanoseconds later = std::chrono::nanoseconds(0));
 
+// A guest that is at rest goes on, also where memory for its snapshot lacks.
+template <class Part>
+[[nodiscard]] vmm_base::Result<void> or_no_memory(const Part& part) {
+  try {
+    return part();
+  } catch (const std::bad_alloc&) {
+    return vmm_base::Error{"memory for a snapshot", ENOMEM};
+  }
+}
+
 // Of a guest of KVM's own, which has no other state: fills `snapshot` in, calls use(), and puts the
 // clocks back to where they were. Whatever fails, it can go on; the first error.
 [[nodiscard]] vmm_base::Result<void> with_kvm_guest_at_rest(
-    const Host& host, const Machine& machine, Snapshot& snapshot,
+    const Host& host, Machine& machine, Snapshot& snapshot,
     const std::function<vmm_base::Result<void>(Snapshot&)>& use);
 [[nodiscard]] vmm_base::Result<void> restore_kvm_guest(const Host& host, const Machine& machine,
                                                        const Snapshot& snapshot,

@@ -28,4 +28,22 @@ void Progress::wait(std::chrono::seconds ahead) {
   });
 }
 
+ByteProgress::ByteProgress(std::string what, bool terminal)
+    : what_(std::move(what)),
+      terminal_(terminal),
+      next_(std::chrono::steady_clock::now() + std::chrono::seconds(2)) {}
+
+ByteProgress::~ByteProgress() {
+  if (said_) std::fprintf(stderr, "\r\x1b[K");
+}
+
+void ByteProgress::done(std::uint64_t bytes) {
+  bytes_ += bytes;
+  if (!terminal_ || std::chrono::steady_clock::now() < next_) return;
+  next_ += std::chrono::seconds(1);
+  said_ = true;
+  std::fprintf(stderr, "\r\x1b[K%s: %.1f MiB", what_.c_str(),
+               static_cast<double>(bytes_) / (1 << 20));
+}
+
 }  // namespace vmm_reference

@@ -3,9 +3,12 @@
 // What takes so long, on a line of a terminal's that is gone when it is over.
 #pragma once
 
+#include <unistd.h>
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <cstdint>
 #include <string>
 
 namespace vmm_reference {
@@ -24,6 +27,24 @@ class Progress {
   boost::asio::steady_timer tick_;
   std::string what_;
   std::chrono::seconds passed_{0};  // 0: nothing was said
+};
+
+// The same of work that has no loop, and knows how far it is.
+class ByteProgress {
+ public:
+  explicit ByteProgress(std::string what, bool terminal = ::isatty(STDERR_FILENO) != 0);
+  ~ByteProgress();
+  ByteProgress(const ByteProgress&) = delete;
+  ByteProgress& operator=(const ByteProgress&) = delete;
+
+  void done(std::uint64_t bytes);  // more of them
+
+ private:
+  std::string what_;
+  bool terminal_;
+  std::uint64_t bytes_ = 0;
+  std::chrono::steady_clock::time_point next_;
+  bool said_ = false;
 };
 
 }  // namespace vmm_reference

@@ -74,10 +74,10 @@ inline constexpr SystemCall system_calls[] = {
     {SCMP_SYS(timerfd_create), set_up},
     {SCMP_SYS(timerfd_settime), all},
     {SCMP_SYS(poll), timers},
-    {SCMP_SYS(io_setup), set_up},
+    {SCMP_SYS(io_setup), vcpu},  // anew, after what has signalled
     {SCMP_SYS(io_submit), vcpu | timers},
     {SCMP_SYS(io_getevents), vcpu | timers},
-    {SCMP_SYS(io_destroy), loop},
+    {SCMP_SYS(io_destroy), loop | vcpu},
 
     // --- vfio-ioctls: configuration space, and BARs that aren't mapped ---
     {SCMP_SYS(pread64), vcpu},
@@ -101,7 +101,7 @@ struct Ioctl {
 };
 
 inline constexpr Ioctl ioctls[] = {
-    {KVM_RUN, vcpu},
+    {KVM_RUN, vcpu | snapshots},  // machine_state.cpp: at once out again
 
     // --- kvm-ioctls: a machine is made ---
     {KVM_CHECK_EXTENSION, loop},

@@ -210,13 +210,20 @@ Result<std::optional<GuestTime>> XenPlatform::timer(XenVcpuId id) {
 // --- events ---
 
 Result<void> XenPlatform::route_event(XenVcpuId id, EventPort port, int eventfd) {
-  auto& irqfd = state_[id.value].irqfd;
-  if (port == EventPort{}) return irqfd ? routes_.clear(irqfd->gsi()) : vmm_base::success();
-  if (!irqfd) {
-    VMM_TRY(registered, vm_.register_irqfd(eventfd, routes_.allocate()));
-    irqfd.emplace(std::move(registered));
+  PerVcpu& state = state_[id.value];
+  if (port == EventPort{}) {
+    if (!state.irqfd) return vmm_base::success();
+    // First, so that what it has been signalled still has its route.
+    VMM_CHECK(state.irqfd->unregister());
+    state.irqfd.reset();
+    return routes_.clear(state.event_gsi);
   }
-  return routes_.set(irqfd->gsi(), EventRoute{port, vcpu(id).id()});
+  if (state.event_gsi == 0) state.event_gsi = routes_.allocate();
+  VMM_CHECK(routes_.set(state.event_gsi, EventRoute{port, vcpu(id).id()}));
+  if (state.irqfd) return vmm_base::success();
+  VMM_TRY(registered, vm_.register_irqfd(eventfd, state.event_gsi));
+  state.irqfd.emplace(std::move(registered));
+  return vmm_base::success();
 }
 
 void XenPlatform::end_event_routes() {

@@ -178,6 +178,7 @@ class XenPlatform {
     std::atomic<std::uint8_t> upcall_vector = 0;
     std::atomic<bool> initialised = false;     // and down, if it doesn't run
     std::optional<kvm_ioctls::IrqFd> irqfd{};  // of route_event(), on the vCPU's thread
+    std::uint32_t event_gsi = 0;               // its GSI, once it has had one
     xen_clock::VcpuClock clock;
   };
 

@@ -40,13 +40,16 @@ Result<void> XenRest::with(Snapshot& snapshot, const std::function<Result<void>(
   const auto also = [&result](Result<void> next) {
     if (result) result = next;
   };
-  if (result) also(save(snapshot));
-  if (result) also(use(snapshot));
+  if (result) also(or_no_memory([&] { return save(snapshot); }));
+  if (result) also(or_no_memory([&] { return use(snapshot); }));
   if (snapshot.clock.guest != 0) {
-    also(restore_clocks(machine_, snapshot));
+    also(or_no_memory([&] { return restore_clocks(machine_, snapshot); }));
     platform_.forget_clocks();
   }
-  watchdogs_.set_all(snapshot.xen->watchdogs);
+  also(or_no_memory([&]() -> Result<void> {
+    watchdogs_.set_all(snapshot.xen->watchdogs);
+    return vmm_base::success();
+  }));
   also(timers_.resume());
   return result;
 }

@@ -1,31 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// Whole guests over a KvmDouble: each of the ioctls that they take fails in turn, each other system
-// call that makes something, each thread and each allocation; which has to be said, with its cause,
-// and to leave nothing open.
+// Whole guests over a KvmDouble, with each of the calls that they take failing in turn.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <cstdarg>
-#include <cstdio>
 #include <cstring>
-#include <filesystem>
-#include <iterator>
 #include <span>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "domain.hpp"
-#include "failing_calls.hpp"
+#include "failing_each.hpp"
 #include "host.hpp"
 #include "kvm_ioctls/double.hpp"
 #include "linux_domain.hpp"
 #include "linux_loader/acpi.hpp"
 #include "machine.hpp"
+#include "scripted_calls.hpp"
 #include "tiny_elf.hpp"
 #include "vmm_base/unique_fd.hpp"
 #include "xen_abi/event_channel.hpp"
@@ -36,68 +29,6 @@ namespace {
 
 namespace guest = kvm_ioctls::guest;
 using kvm_ioctls::KvmDouble;
-using Names = std::vector<std::string>;
-
-std::size_t open_fds() {
-  const std::filesystem::directory_iterator fds("/proc/self/fd");
-  return static_cast<std::size_t>(std::distance(begin(fds), end(fds)));
-}
-
-// Runs `vmm`, which returns all that it has to say, with the nth ioctl failing, for every n.
-template <class Vmm>
-void fail_each(const Vmm& vmm) {
-  const std::size_t fds = open_fds();
-  std::size_t n = 1;
-  for (;; ++n) {
-    KvmDouble kvm;
-    kvm.fail_call(n, EIO);
-    const std::string said = vmm(kvm);
-    const auto calls = kvm.calls();
-    EXPECT_EQ(kvm.leaks(), Names{});
-    if (calls.size() < n) break;
-    const std::string name = calls[n - 1].name;
-    EXPECT_NE(said.find(name + "("), std::string::npos)
-        << "call " << n << ", " << name << ": " << said;
-    EXPECT_NE(said.find("Input/output error"), std::string::npos) << said;
-  }
-  EXPECT_EQ(open_fds(), fds);
-  EXPECT_GT(n, 4u);
-}
-
-// The same for the nth system call, or allocation, that isn't an ioctl. What the VMM, or
-// Boost.Asio, does in another way is well, if the guest is: `good` is said of that.
-template <class Vmm>
-void fail_each_other(const Vmm& vmm, failing::Of of, const std::string& good) {
-  const std::size_t fds = open_fds();
-  std::size_t n = 1;
-  for (;; ++n) {
-    KvmDouble kvm;
-    std::string said;
-    failing::next(n, ENOMEM, of);
-    try {
-      said = vmm(kvm);
-    } catch (const std::exception& error) {  // as main() does
-      said = error.what();
-    }
-    const failing::Seen seen = failing::none();
-    EXPECT_EQ(kvm.leaks(), Names{});
-    if (seen.failed == nullptr) {
-      EXPECT_EQ(said, good);
-      break;
-    }
-    if (said == good && of == failing::Of::calls) continue;
-    const bool caused = said.find("Cannot allocate memory") != std::string::npos ||
-                        said.find("bad_alloc") != std::string::npos ||
-                        said.find("out of memory") != std::string::npos ||
-                        (said.find("pthread_create(") != std::string::npos &&
-                         said.find("Resource temporarily unavailable") != std::string::npos);
-    EXPECT_TRUE(caused) << n << ", " << seen.failed << ": " << said;
-  }
-  EXPECT_EQ(open_fds(), fds);
-  EXPECT_GT(n, 5u);
-  std::printf("%zu failed in turn\n", n - 1);
-}
-
 TEST(Failures, OfTheHost) {
   fail_each([](const KvmDouble& kvm) -> std::string {
     auto host = Host::open(kvm.path());
@@ -143,46 +74,11 @@ TEST(Failures, OfAMapping) {
 
 // --- A test guest --------------------------------------------------------------------------------
 
-constexpr std::uint64_t arguments = 0x200000;
 constexpr std::uint64_t report = 0x210000;
-
-template <class T>
-void poke(const KvmDouble& kvm, std::uint64_t gpa, const T& value) {
-  std::byte* memory = kvm.memory(gpa, sizeof(value));
-  if (memory != nullptr) std::memcpy(memory, &value, sizeof(value));
-}
-// A hypercall whose last parameter is the address of `argument`.
-template <class T>
-void calls(const KvmDouble& kvm, std::uint64_t number, std::vector<std::uint64_t> params,
-           const T& argument) {
-  params.push_back(arguments);
-  kvm.vcpu(0).runs(guest::does([&kvm, argument] { poke(kvm, arguments, argument); }),
-                   guest::xen_hypercall(number, params));
-}
-
-struct AddToPhysmap {
-  std::uint16_t domid = 0x7ff0;
-  std::uint16_t size = 0;
-  std::uint32_t space = 0;  // shared_info
-  std::uint64_t index = 0;
-  std::uint64_t gpfn = 0x300;
-};
-struct RegisterVcpuInfo {
-  std::uint64_t mfn = 0x301;
-  std::uint32_t offset = 0;
-  std::uint32_t reserved = 0;
-};
-struct BindVirq {
-  std::uint32_t virq = 0;  // VIRQ_TIMER
-  std::uint32_t vcpu = 0;
-  std::uint32_t port = 0;
-};
 
 // It sets up shared_info, its vcpu_info and a timer event, and leaves a line of text.
 void script_test_guest(const KvmDouble& kvm) {
-  calls(kvm, 12, {7}, AddToPhysmap{});
-  calls(kvm, 24, {10, 0}, RegisterVcpuInfo{});
-  calls(kvm, 32, {1}, BindVirq{});
+  script_set_up(kvm);
   kvm.vcpu(0).runs(guest::does([&kvm] {
                      TextReport text{.magic = text_magic, .length = 5, .text = "done\n"};
                      poke(kvm, report, text);
@@ -239,15 +135,7 @@ TEST(TestGuest, MakesItsHypercallsByThePort) {
 
 // It arms a timer, too, an hour ahead.
 std::string run_timer_guest(const KvmDouble& kvm, TimerMode mode) {
-  struct SetSingleshot {
-    std::uint64_t deadline = std::uint64_t{1} << 62;
-    std::uint32_t flags = 0;
-    std::uint32_t padding = 0;
-  };
-  calls(kvm, 12, {7}, AddToPhysmap{});
-  calls(kvm, 24, {10, 0}, RegisterVcpuInfo{});
-  calls(kvm, 32, {1}, BindVirq{});
-  calls(kvm, 24, {8, 0}, SetSingleshot{});
+  script_timer_guest(kvm);
   return run_test_guest(kvm, mode);
 }
 
@@ -326,14 +214,3 @@ TEST(Failures, OfALinuxGuestsSystemCallsAndAllocations) {
 
 }  // namespace
 }  // namespace vmm_reference
-
-// The double's own calls, which it makes inside its ioctl(2), don't count: --wrap=ioctl.
-extern "C" int __real_ioctl(int fd, unsigned long request, ...);
-extern "C" int __wrap_ioctl(int fd, unsigned long request, ...) {
-  const failing::Unseen unseen;
-  va_list arguments;
-  va_start(arguments, request);
-  const auto word = va_arg(arguments, unsigned long);
-  va_end(arguments);
-  return __real_ioctl(fd, request, word);
-}

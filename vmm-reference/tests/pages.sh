@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #
-# That the pages beside the program, and its README, tell of each option that --help does; that man(1)
-# can read its page, and that bash completes what it should.
+# That what is installed is the program and its pages, which tell of each option that --help does, as
+# does its README; that man(1) finds and reads its page, and that bash completes what it should.
 #
-# vmm-reference/tests/pages.sh VMM_REFERENCE FOLDER_OF_PAGES README
+# vmm-reference/tests/pages.sh BUILD_FOLDER README
 set -uo pipefail
-vmm=$1 pages=$2 readme=$3
+readme=$2
 checks=0 wrong=0
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 check() {
   ((++checks))
   "${@:2}" && return
@@ -15,12 +17,14 @@ check() {
   ((++wrong))
 }
 
+check 'it installs' cmake --install "$1" --component vmm-reference --prefix "$work/prefix" >/dev/null
+vmm=$work/prefix/bin/vmm-reference
 mapfile -t options < <("$vmm" --help | sed -n 's/^  \(-., \)\?\(--[a-z-]*\).*/\2/p')
 check "there are ${#options[@]} options" test "${#options[@]}" -gt 15
-page=$(MANWIDTH=200 man --warnings --encoding=ascii -l "$pages/vmm-reference.1" 2>&1)
-check 'man(1) reads its page' grep -q '^EXIT STATUS' <<<"$page"
+page=$(MANPATH=$work/prefix/share/man MANWIDTH=200 man --warnings --encoding=ascii vmm-reference 2>&1)
+check 'man(1) finds its page and reads it' grep -q '^EXIT STATUS' <<<"$page"
 check "its warnings: $page" bash -c '! grep -iE "warning|error:" <<<"$1"' - "$page"
-check 'whatis(1) finds it' lexgrog "$pages/vmm-reference.1"
+check 'whatis(1) finds it' lexgrog "$work/prefix/share/man/man1/vmm-reference.1"
 for option in "${options[@]}"; do
   check "$option is on the man page" grep -qE -- "^ +(-., )?$option( |\$)" <<<"$page"
   [[ $option == --help ]] || check "$option is in README.md" grep -qE -- "$option\b" "$readme"
@@ -29,9 +33,7 @@ check 'not wider than a terminal of 100 columns' bash -c '! "$1" --help | grep -
 
 # completes LINE WORD...: these are offered at its end, and nothing else.
 # shellcheck source=/dev/null
-source "$pages/vmm-reference"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+source "$work/prefix/share/bash-completion/completions/vmm-reference"
 touch "$work/vmlinuz" "$work/vmlinux" && mkdir -p "$work/0000:00:10.0" "$work/0000:00:11.0"
 completes() {
   local -a wanted=("${@:2}") words

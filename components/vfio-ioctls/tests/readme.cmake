@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #
 # Holds README.md against the code of COMPONENT: its table has each ioctl that is called, and no
-# other; its methods and tests are; and it shows the example as it is.
+# other; and its methods and tests are.
 cmake_minimum_required(VERSION 3.25)
 set(wrong "")
 file(READ ${COMPONENT}/README.md readme)
@@ -83,13 +83,6 @@ foreach(name IN LISTS names)
     list(APPEND wrong "there is no test ${name}")
   endif()
 endforeach()
-
-file(READ ${COMPONENT}/examples/factorial.cpp example)
-string(REGEX REPLACE "^// SPDX[^\n]*\n//\n" "" example "${example}")
-string(FIND "${readme}" "${example}" place)
-if(place EQUAL -1)
-  list(APPEND wrong "examples/factorial.cpp is not shown as it is")
-endif()
 
 list(LENGTH calls number_of_calls)
 list(LENGTH methods number_of_methods)

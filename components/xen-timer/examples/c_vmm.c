@@ -56,8 +56,7 @@ static int must(int result, const char* what) {
 }
 // Some a guest can bring about: a VMM with others to serve would say so once, and go on.
 static void check(int result, const struct xen_timer_error* error) {
-  if (result < 0) errno = error->code;
-  if (result < 0) must(result, error->operation);
+  if (result < 0) errno = error->code, must(result, error->operation);
 }
 
 static void* map(size_t size, int flags, int fd) {
@@ -117,13 +116,14 @@ static int get_timer(void* vm, uint32_t vcpu, uint64_t* expires) {
   *expires = attr.u.timer.expires_ns;
   return result;
 }
-// KVM's table is set as a whole. This one has our route only, as the kernel has no IOAPIC here.
+// Our route is KVM's whole table: the kernel has no IOAPIC here. DEASSIGN waits for what is due.
 static int route_event(void* context, uint32_t vcpu, uint32_t port, int eventfd) {
   struct vm* vm = context;
   struct kvm_irqfd irqfd = {.fd = (uint32_t)eventfd, .gsi = timer_gsi};
+  if (port == 0) return irqfd.flags = KVM_IRQFD_FLAG_DEASSIGN, TRY(vm->fd, KVM_IRQFD, &irqfd);
   struct kvm_irq_routing* table = calloc(1, sizeof(*table) + sizeof(table->entries[0]));
   if (table == NULL) return -ENOMEM;
-  table->nr = port != 0;
+  table->nr = 1;
   table->entries[0] = (struct kvm_irq_routing_entry){timer_gsi, KVM_IRQ_ROUTING_XEN_EVTCHN,
                                                      .u.xen_evtchn = {port, vcpu, two_level}};
   const int routed = TRY(vm->fd, KVM_SET_GSI_ROUTING, table);

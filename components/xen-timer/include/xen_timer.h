@@ -41,7 +41,7 @@ extern "C" {
 #endif
 
 // The version of the library that runs, major << 16 | minor << 8 | patch. Before 1.0 a new minor
-// version is a new interface, and the library's name says it: libxen_timer.so.0.2.
+// version is a new interface, and the library's name says it: libxen_timer.so.0.3.
 XEN_TIMER_API uint32_t xen_timer_version(void) XEN_TIMER_NOEXCEPT;
 
 // What failed, and on what.
@@ -76,7 +76,9 @@ struct xen_timer_callbacks {
   int (*get_timer)(void* context, uint32_t vcpu, uint64_t* expires);
 
   // XEN_TIMER_IRQFD needs this, else NULL. From now on a signal of `eventfd`, always the same of a
-  // vCPU, raises `port`; port 0: nothing. KVM_SET_GSI_ROUTING and KVM_IRQFD; as for the two above.
+  // vCPU, raises `port`; port 0: nothing, and what was signalled before has been raised when this
+  // returns, as KVM_IRQFD_FLAG_DEASSIGN sees to. KVM_SET_GSI_ROUTING and KVM_IRQFD; as for the two
+  // above.
   int (*route_event)(void* context, uint32_t vcpu, uint32_t port, int eventfd);
 };
 

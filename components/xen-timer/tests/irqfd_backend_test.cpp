@@ -9,19 +9,13 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <functional>
-#include <random>
-#include <thread>
+#include <array>
+#include <optional>
+#include <vector>
 
 #include "failing_syscall.hpp"
+#include "kernel_aio.hpp"
 #include "xen_timer/handler.hpp"
-
-// What the next timerfd_settime() does first.
-static std::function<void()> before_settime;
-extern "C" int timerfd_settime(int fd, int flags, const itimerspec* to, itimerspec* from) noexcept {
-  if (before_settime) std::exchange(before_settime, {})();
-  return static_cast<int>(::syscall(SYS_timerfd_settime, fd, flags, to, from));
-}
 
 namespace xen_timer {
 namespace {
@@ -35,209 +29,6 @@ constexpr auto ms = Duration(std::chrono::milliseconds(1));
 constexpr auto us = Duration(std::chrono::microseconds(1));
 constexpr XenVcpuId vcpu0{0};
 constexpr XenVcpuId vcpu1{1};
-constexpr int forever = 60'000;  // ms, so that a hang is a failure
-
-bool readable(int fd, int timeout_ms = 0) {
-  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
-  return ::poll(&entry, 1, timeout_ms) == 1;
-}
-// How often it was signalled since it was last asked.
-std::uint64_t signals(int eventfd) {
-  std::uint64_t count = 0;
-  return ::read(eventfd, &count, sizeof(count)) == sizeof(count) ? count : 0;
-}
-void spin_until(HostTime time) {
-  while (HostClock::now() < time) {
-  }
-}
-// Why SignallingTimer can't be tested here; nullptr where it can.
-const char* no_kernel_aio() {
-  aio_context_t context = 0;
-  if (::syscall(SYS_io_setup, 1, &context) == 0) {
-    ::syscall(SYS_io_destroy, context);
-    return nullptr;
-  }
-  if (errno == ENOSYS) return "this kernel has no AIO";
-  return errno == EPERM ? "kernel AIO is not permitted here" : nullptr;
-}
-struct NeedsKernelAio : testing::Test {
-  void SetUp() override {
-    if (const char* why = no_kernel_aio()) GTEST_SKIP() << why;
-  }
-};
-
-// --- SignallingTimer
-// ------------------------------------------------------------------------------
-
-struct Signalling : NeedsKernelAio {
-  std::optional<SignallingTimer> timer;
-  int fd = -1;
-
-  void SetUp() override {
-    NeedsKernelAio::SetUp();
-    if (IsSkipped()) return;
-    auto created = SignallingTimer::create();
-    ASSERT_TRUE(created) << created.error().message();
-    timer.emplace(std::move(created.value()));
-    fd = timer->eventfd();
-  }
-  void set(HostTime due) { ASSERT_TRUE(timer->set(due)); }
-};
-
-TEST_F(Signalling, OnceWhenItIsDueAndNotBefore) {
-  for (int i = 0; i < 20; ++i) {
-    const HostTime due = HostClock::now() + ms;
-    set(due);
-    EXPECT_FALSE(HostClock::now() < due && timer->signalled());
-    ASSERT_TRUE(readable(fd, forever));
-    EXPECT_GE(HostClock::now(), due);
-    EXPECT_TRUE(timer->signalled());
-    EXPECT_EQ(signals(fd), 1u);
-    EXPECT_FALSE(readable(fd, 1));
-  }
-}
-
-TEST_F(Signalling, WhatHasPassedSignalsAtOnce) {
-  for (const HostTime due : {HostClock::now() - ms, HostTime{}, HostTime(-ms), HostTime::min()}) {
-    set(due);
-    ASSERT_TRUE(readable(fd, forever));
-    EXPECT_EQ(signals(fd), 1u);
-  }
-}
-
-TEST_F(Signalling, NothingAtFirstAndNothingAfterMax) {
-  EXPECT_TRUE(timer->signalled());
-  EXPECT_FALSE(readable(fd));
-  set(HostTime::max());
-  for (int i = 0; i < 3; ++i) {
-    set(HostClock::now() + 2 * ms);
-    set(HostTime::max());
-    EXPECT_FALSE(readable(fd, 5));
-  }
-  set(HostClock::now());  // and it works again
-  ASSERT_TRUE(readable(fd, forever));
-}
-
-TEST_F(Signalling, SetAgainBeforeItsExpiryTheLastCounts) {
-  set(HostClock::now() + ms);
-  set(HostClock::now() + hour);
-  EXPECT_FALSE(readable(fd, 5));
-  EXPECT_FALSE(timer->signalled());
-  const HostTime due = HostClock::now() + ms;
-  set(due);
-  ASSERT_TRUE(readable(fd, forever));
-  EXPECT_GE(HostClock::now(), due);
-  EXPECT_EQ(signals(fd), 1u);
-}
-
-// The poll of a deadline that is waited for serves the next: its signal is the only one.
-TEST_F(Signalling, OneThatIsDueAtOnceInPlaceOfOneThatIsWaitedForSignalsOnce) {
-  for (int i = 0; i < 2000; ++i) {
-    set(HostClock::now() + hour);
-    set(HostClock::now() + Duration(i % 50 * 100));
-    ASSERT_TRUE(readable(fd, forever));
-    EXPECT_TRUE(timer->signalled());
-    ASSERT_EQ(signals(fd), 1u) << i;
-  }
-  EXPECT_FALSE(readable(fd, 1));
-}
-
-TEST_F(Signalling, SetAgainAfterItsExpiryUnseenItSignalsForEach) {
-  for (int i = 1; i <= 1000; ++i) {
-    set(HostClock::now());
-    ASSERT_TRUE(readable(fd, forever));
-    set(HostClock::now() + hour);  // before anybody has read the eventfd
-    ASSERT_EQ(signals(fd), 1u) << i;
-  }
-}
-
-// Deadlines of a few microseconds, replaced at any moment around their expiry.
-TEST_F(Signalling, ThousandsOfTimesReplacedAroundItsExpiryEachSignalsOnceOrWasReplaced) {
-  std::mt19937 random(1);
-  const auto few = [&] { return Duration(std::uniform_int_distribution(0, 30'000)(random)); };
-  unsigned replaced = 0;
-  unsigned signalled = 0;
-  for (int i = 0; i < 20'000; ++i) {
-    const HostTime first = HostClock::now() + few();
-    set(first);
-    spin_until(HostClock::now() + few());
-    const bool cancel = i % 2 == 0;
-    set(cancel ? HostTime::max() : HostClock::now() + few());
-    const bool in_time = HostClock::now() < first;  // replaced before it can have signalled
-    std::uint64_t count = signals(fd);
-    if (in_time) ++replaced;
-    if (!cancel) {
-      while (!timer->signalled()) {
-      }
-      if (count == 0) {  // signalled() may know before the eventfd does
-        ASSERT_TRUE(readable(fd, forever));
-      }
-      count += signals(fd);
-      ASSERT_GE(count, 1u) << i;
-    }
-    const std::uint64_t most = (in_time ? 0U : 1U) + (cancel ? 0U : 1U);
-    if (count < most && readable(fd, 1)) count += signals(fd);  // the same of `first`
-    ASSERT_LE(count, most) << i;
-    if (cancel) signalled += count != 0;
-  }
-  EXPECT_FALSE(readable(fd, 5));
-  EXPECT_GT(replaced, 0u);   // the test has seen
-  EXPECT_GT(signalled, 0u);  // both
-}
-
-// It was still to come when it was looked at, and has signalled when it is stopped.
-TEST_F(Signalling, ADeadlineThatExpiresJustAsItIsReplacedIsNotTakenForTheNext) {
-  for (int i = 0; i < 20; ++i) {
-    set(HostClock::now() + ms);
-    before_settime = [&] { ASSERT_TRUE(readable(fd, forever)); };
-    const HostTime second = HostClock::now() + 5 * ms;
-    set(second);
-    (void)signals(fd);
-    if (HostClock::now() >= second) continue;  // a busy machine: they can't be told apart
-    ASSERT_TRUE(readable(fd, forever));
-    EXPECT_GE(HostClock::now(), second);
-    EXPECT_EQ(signals(fd), 1u);
-  }
-}
-
-TEST_F(Signalling, MovesWithWhatItWaitsFor) {
-  set(HostClock::now() + 2 * ms);
-  SignallingTimer moved(std::move(*timer));
-  timer.reset();
-  EXPECT_EQ(moved.eventfd(), fd);
-  ASSERT_TRUE(readable(fd, forever));
-  EXPECT_EQ(signals(fd), 1u);
-  ASSERT_TRUE(moved.set(HostClock::now()));
-  ASSERT_TRUE(readable(fd, forever));
-}
-
-TEST_F(Signalling, WhatItCannotSetItSays) {
-  with_failing_syscall(SYS_io_submit, EAGAIN, [&] {
-    const auto set = timer->set(HostClock::now() + ms);
-    ASSERT_FALSE(set);
-    EXPECT_EQ(set.error(), (vmm_base::Error{"io_submit", EAGAIN, 0}));
-    EXPECT_TRUE(timer->signalled());
-  });
-  with_failing_syscall(SYS_timerfd_settime, ENOSPC, [&] {
-    const auto set = timer->set(HostTime(ms));
-    ASSERT_FALSE(set);
-    EXPECT_EQ(set.error(), (vmm_base::Error{"timerfd_settime", ENOSPC, 1'000'000}));
-  });
-  if (IsSkipped()) return;
-  set(HostClock::now() + 1000 * ms);  // more than a thread takes to start
-  with_failing_syscall(SYS_io_getevents, EINVAL, [&] {
-    before_settime = [&] { ASSERT_TRUE(readable(fd, forever)); };
-    const auto set = timer->set(HostTime::max());
-    ASSERT_FALSE(set);
-    EXPECT_EQ(set.error(), (vmm_base::Error{"io_getevents", EINVAL, 0}));
-  });
-  before_settime = {};
-  EXPECT_EQ(signals(fd), 1u);
-  EXPECT_FALSE(readable(fd, 5));
-  set(HostClock::now());
-  ASSERT_TRUE(readable(fd, forever));
-  EXPECT_EQ(signals(fd), 1u);
-}
 
 // --- what it takes
 // --------------------------------------------------------------------------------
@@ -612,6 +403,42 @@ TEST_F(IrqfdTest, NoSignalComesWhilePaused) {
   serve_until_event(vcpu0);
   EXPECT_GE(now(), deadline);
   EXPECT_EQ(events(vcpu0), 1u);
+}
+
+// Also where the kernel knows that it is due, but hasn't signalled yet.
+TEST_F(IrqfdTest, WhatWasDueHasItsEventOncePaused) {
+  for (int i = 0; i < 30; ++i) {
+    const GuestTime deadline = now() + i * 20 * us;
+    ASSERT_TRUE(arm(vcpu0, deadline));
+    ASSERT_TRUE(timer->pause());
+    const bool is_due = !timer->save(vcpu0).value().deadline;
+    EXPECT_EQ(events(vcpu0), is_due ? 1u : 0u) << i;
+    EXPECT_EQ(router.routes[0].port, EventPort{10});
+    ASSERT_TRUE(timer->resume());
+    ASSERT_TRUE(cancel(vcpu0));
+    (void)readable(eventfd(vcpu0), 1);
+    (void)events(vcpu0);
+  }
+  EXPECT_GT(by_kernel, 0u);
+}
+
+TEST_F(IrqfdTest, ARouteThatIsLostByAPauseIsSaidAndTheNextEventComesFromUs) {
+  for (int i = 0; by_kernel == 0; ++i) {  // the kernel has to have had it
+    ASSERT_LT(i, patience);
+    ASSERT_TRUE(arm(vcpu0, now() + ms));
+    serve_until_event(vcpu0);
+    (void)events(vcpu0);
+  }
+  router.failure = ENOSPC;
+  const auto paused = timer->pause();
+  ASSERT_FALSE(paused);
+  EXPECT_EQ(paused.error(), (vmm_base::Error{"KVM_IRQFD", ENOSPC, 0}));
+  EXPECT_TRUE(timer->resume());
+  const GuestTime deadline = now() + 20 * ms;
+  (void)arm(vcpu0, deadline);
+  serve_until_event(vcpu0);
+  EXPECT_GE(now(), deadline);
+  EXPECT_EQ(vmm.raised, (std::vector<std::uint32_t>{10}));
 }
 
 TEST_F(IrqfdTest, WhatIsOverdueAtResumeIsRaisedOnce) {

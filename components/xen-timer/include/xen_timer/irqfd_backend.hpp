@@ -6,134 +6,27 @@
 // ahead than the horizon are waited for in userspace first, and so is everything that has no route.
 #pragma once
 
-#include <linux/aio_abi.h>
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <sys/syscall.h>
-
+#include <cerrno>
 #include <chrono>
 #include <concepts>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
-#include "vmm_base/unique_fd.hpp"
 #include "xen_timer/concepts.hpp"
+#include "xen_timer/signalling_timer.hpp"
 #include "xen_timer/timerfd_backend.hpp"
 
 namespace xen_timer {
 
 // route_event: from now on a signal of `eventfd` raises `port` of the vCPU, until the next call;
-// port 0: it raises nothing. KVM_SET_GSI_ROUTING (KVM_IRQ_ROUTING_XEN_EVTCHN) and KVM_IRQFD; on the
-// vCPU's thread.
+// port 0: it raises nothing, and what was signalled before has been raised when this returns:
+// KVM_IRQFD_FLAG_DEASSIGN sees to it. KVM_SET_GSI_ROUTING (KVM_IRQ_ROUTING_XEN_EVTCHN) and
+// KVM_IRQFD; on the vCPU's thread, or while it doesn't run.
 template <class R>
 concept EventRouter = requires(R& router, XenVcpuId vcpu, EventPort port, int eventfd) {
   { router.route_event(vcpu, port, eventfd) } -> std::same_as<Result<void>>;
-};
-
-// A timerfd whose expiry signals an eventfd, in the kernel.
-class SignallingTimer {
- public:
-  // Errors of timerfd_create, eventfd and io_setup: EMFILE, ENFILE, ENOMEM, EAGAIN where
-  // fs.aio-max-nr is used up, ENOSYS or EPERM where there is no kernel AIO. ENOTSUP: its ring isn't
-  // the one we know.
-  static Result<SignallingTimer> create() {
-    VMM_TRY(alarm, TimerfdAlarm::create());
-    vmm_base::UniqueFd signal(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!signal) return vmm_base::last_error("eventfd");
-    AioRing* ring = nullptr;  // the context is its address
-    if (::syscall(SYS_io_setup, 1, &ring) != 0) return vmm_base::last_error("io_setup");
-    SignallingTimer timer(std::move(alarm), std::move(signal), ring);
-    if (ring->magic != 0xa10a10a1 || ring->incompat_features != 0) {
-      return vmm_base::Error{"io_setup's ring", ENOTSUP, ring->magic};
-    }
-    return Result<SignallingTimer>(std::move(timer));
-  }
-  SignallingTimer(SignallingTimer&& other) noexcept
-      : alarm_(std::move(other.alarm_)),
-        signal_(std::move(other.signal_)),
-        ring_(std::exchange(other.ring_, nullptr)),
-        polling_(other.polling_),
-        armed_(other.armed_) {}
-  SignallingTimer& operator=(SignallingTimer&&) = delete;
-  ~SignallingTimer() {
-    if (ring_ != nullptr) ::syscall(SYS_io_destroy, ring_);
-  }
-
-  // Signals once, at `due`; HostTime::max() for not at all. Nothing that was set before signals
-  // once it has returned; what was due already has signalled by then, or does so within
-  // microseconds on another CPU: kernel AIO tells of a completion just before it signals the
-  // eventfd. One thread at a time.
-  Result<void> set(xen_clock::HostTime due) noexcept {
-    const bool stop = due == xen_clock::HostTime::max();
-    if (!signalled()) {
-      VMM_TRY(left, alarm_.exchange(due));
-      const bool expired = std::exchange(armed_, !stop) && left == Duration{};
-      if (!expired) return vmm_base::success();  // the poll under way is for the new one
-      VMM_CHECK(complete());
-    }
-    armed_ = false;
-    if (stop) return vmm_base::success();
-    VMM_CHECK(alarm_.set(due));
-    return poll();
-  }
-  // Whether what was set last has signalled.
-  [[nodiscard]] bool signalled() noexcept {
-    AioRing& r = *ring_;
-    const std::uint32_t tail = __atomic_load_n(&r.tail, __ATOMIC_ACQUIRE);
-    if (polling_ && r.head != tail) {
-      __atomic_store_n(&r.head, tail, __ATOMIC_RELEASE);
-      polling_ = false;
-    }
-    return !polling_;
-  }
-
-  [[nodiscard]] int eventfd() const noexcept { return signal_.get(); }
-
- private:
-  // fs/aio.c, struct aio_ring: what io_getevents() reads without a system call, too.
-  struct AioRing {
-    std::uint32_t id, nr, head, tail, magic, compat_features, incompat_features, header_length;
-  };
-
-  SignallingTimer(TimerfdAlarm alarm, vmm_base::UniqueFd signal, AioRing* ring) noexcept
-      : alarm_(std::move(alarm)), signal_(std::move(signal)), ring_(ring) {}
-
-  // Ends a poll whose timer has expired, or is just about to. Linux (seen on 6.12 and 7.3) signals
-  // the eventfd from a worker some time after the expiry.
-  Result<void> complete() noexcept {
-    // In case the timer was stopped first.
-    VMM_CHECK(alarm_.set(xen_clock::HostTime{}));
-    io_event done{};
-    while (::syscall(SYS_io_getevents, ring_, 1, 1, &done, nullptr) != 1) {
-      if (errno != EINTR) return vmm_base::last_error("io_getevents");
-    }
-    polling_ = false;
-    return vmm_base::success();
-  }
-  Result<void> poll() noexcept {
-    iocb request{};
-    request.aio_lio_opcode = IOCB_CMD_POLL;
-    request.aio_fildes = static_cast<std::uint32_t>(alarm_.fd());
-    request.aio_buf = POLLIN;
-    request.aio_flags = IOCB_FLAG_RESFD;
-    request.aio_resfd = static_cast<std::uint32_t>(signal_.get());
-    iocb* requests[] = {&request};
-    if (::syscall(SYS_io_submit, ring_, 1, requests) != 1) {
-      return vmm_base::last_error("io_submit");
-    }
-    polling_ = true;
-    armed_ = true;
-    return vmm_base::success();
-  }
-
-  TimerfdAlarm alarm_;
-  vmm_base::UniqueFd signal_;
-  AioRing* ring_;
-  bool polling_ = false;  // a poll is under way, or has ended and was not seen yet
-  bool armed_ = false;    // and the timer set; false if it was stopped since
 };
 
 template <EventRouter R>
@@ -155,11 +48,18 @@ class IrqfdPath {
   Result<void> bind(XenVcpuId vcpu, EventPort port) {
     Vcpu& v = vcpus_[vcpu.value];
     v.deadline.reset();
-    v.routed = false;
     VMM_CHECK(v.timer.set(xen_clock::HostTime::max()));
-    VMM_CHECK(router_->route_event(vcpu, port, v.timer.eventfd()));
-    v.routed = port != EventPort{};
-    return vmm_base::success();
+    VMM_CHECK(v.timer.drain());
+    return route(vcpu, port);
+  }
+
+  // After park(): when it has returned, the event of a deadline that has passed is there.
+  Result<void> settle(XenVcpuId vcpu, EventPort port) {
+    Vcpu& v = vcpus_[vcpu.value];
+    if (!v.timer.may_be_signalling()) return vmm_base::success();
+    VMM_CHECK(v.timer.drain());
+    VMM_CHECK(route(vcpu, EventPort{}));
+    return route(vcpu, port);
   }
 
   // ENOTCONN, operand the vCPU: the route couldn't be set.
@@ -189,6 +89,14 @@ class IrqfdPath {
 
  private:
   explicit IrqfdPath(R& router) noexcept : router_(&router) {}
+
+  Result<void> route(XenVcpuId vcpu, EventPort port) {
+    Vcpu& v = vcpus_[vcpu.value];
+    v.routed = false;
+    VMM_CHECK(router_->route_event(vcpu, port, v.timer.eventfd()));
+    v.routed = port != EventPort{};
+    return vmm_base::success();
+  }
 
   struct Vcpu {
     SignallingTimer timer;

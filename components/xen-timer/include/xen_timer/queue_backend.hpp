@@ -59,6 +59,8 @@ concept EarlyAlarm = Alarm<A> && requires(A& alarm, xen_clock::HostTime due) {
 // arm, cancel: the guest's call has been served so.
 // park: stops the timer, as its deadline is kept elsewhere; the guest's next call must come to us.
 // armed: the deadline, none if it has fired.
+// settle: after park, where the kernel may know that a deadline has passed before its event is
+//   there: waits until it is. It may be missing; called by pause, bind and hand_over.
 template <class P>
 concept KernelPath = requires(P& path, XenVcpuId vcpu, EventPort port, GuestTime time) {
   { P::horizon } -> std::convertible_to<Duration>;
@@ -504,6 +506,9 @@ class QueueBackend {
       result = first_error(result, told.error());
     }
     result = first_error(result, park(vcpu));
+    if constexpr (requires { s.path.settle(vcpu, port(vcpu)); }) {
+      result = first_error(result, s.path.settle(vcpu, port(vcpu)));
+    }
     const GuestTime now = armed ? guest_now(vcpu) : GuestTime{};
     if (!armed || deadline > now) return armed;
     // It may have fired since it was asked. Twice is once as long as the vCPU doesn't run.

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//
+// For tests of what signals an eventfd by kernel AIO, on real time and real fds.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <linux/aio_abi.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+
+namespace xen_timer {
+
+inline constexpr int forever = 60'000;  // ms, so that a hang is a failure
+
+inline bool readable(int fd, int timeout_ms = 0) {
+  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
+  return ::poll(&entry, 1, timeout_ms) == 1;
+}
+// How often it was signalled since it was last asked.
+inline std::uint64_t signals(int eventfd) {
+  std::uint64_t count = 0;
+  return ::read(eventfd, &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+// Why SignallingTimer can't be tested here; nullptr where it can.
+inline const char* no_kernel_aio() {
+  aio_context_t context = 0;
+  if (::syscall(SYS_io_setup, 1, &context) == 0) {
+    ::syscall(SYS_io_destroy, context);
+    return nullptr;
+  }
+  if (errno == ENOSYS) return "this kernel has no AIO";
+  return errno == EPERM ? "kernel AIO is not permitted here" : nullptr;
+}
+struct NeedsKernelAio : testing::Test {
+  void SetUp() override {
+    if (const char* why = no_kernel_aio()) GTEST_SKIP() << why;
+  }
+};
+
+}  // namespace xen_timer

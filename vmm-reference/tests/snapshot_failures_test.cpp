@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//
+// Guests over a KvmDouble that are saved, and gone on with, while each call that this takes fails
+// in turn. A guest that can't be saved goes on, with its timers.
+#include <gtest/gtest.h>
+
+#include <boost/asio/post.hpp>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "failing_each.hpp"
+#include "host.hpp"
+#include "irq_routes.hpp"
+#include "kvm_ioctls/double.hpp"
+#include "machine.hpp"
+#include "machine_state.hpp"
+#include "scripted_calls.hpp"
+#include "snapshot_sample.hpp"
+#include "test_ports.hpp"
+#include "xen_domain.hpp"
+
+namespace vmm_reference {
+namespace {
+
+namespace guest = kvm_ioctls::guest;
+
+constexpr std::uint64_t ram = 4 << 20;
+constexpr std::uint32_t vcpus = 2;
+const std::string good = "it went on";
+
+struct Guest {
+  const KvmDouble& kvm;
+  TimerMode mode;
+  Host host = std::get<Host>(Host::open(kvm.path()));
+  Machine machine = create_machine(host, {.ram_size = ram,
+                                          .vcpu_count = vcpus,
+                                          .all_running = true,
+                                          .xen_ids = keeps_timers_in_kernel(mode)})
+                        .value();
+  DomainRun run{vcpus};
+  std::string said{};
+
+  void ends() const {
+    for (std::uint32_t id = 0; id < vcpus; ++id) kvm.vcpu(id).runs(guest::out(port_done, 0, 4));
+  }
+  // Until the guest has ended; all that there was to say.
+  std::string result() {
+    run.timeout = std::chrono::seconds(20);
+    std::vector<TestPorts> ports(vcpus);
+    std::vector<Devices*> devices;
+    for (TestPorts& each : ports) devices.push_back(&each);
+    IrqRoutes routes(machine.vm);
+    XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus, run.errors);
+    const auto in_time = run_xen_domain(host, machine, platform, mode, devices, run);
+    if (!in_time) return said + in_time.error().message();
+    if (!in_time.value()) said += "timed out; ";
+    for (const VcpuState& state : run.states) said += state.fault + state.host_errors.message();
+    said += run.errors.message();
+    return said.empty() ? good : said;
+  }
+};
+
+// It has a timer armed; is saved, into `saved`; and saved again, to see what became of it.
+std::string save(const KvmDouble& kvm, TimerMode mode, const FromNowOn& from_now_on,
+                 FileBytes& saved) {
+  script_timer_guest(kvm);
+  kvm.on<kvm_clock_data>(KVM_GET_CLOCK, [](kvm_clock_data& clock) {
+    clock.clock = 1'000'000'000;
+    return 0;
+  });
+  for (std::uint32_t id = 0; id < vcpus; ++id) kvm.vcpu(id).then_stays();
+  Guest guest{kvm, mode};
+  boost::asio::post(guest.run.loop, [&]() noexcept {
+    for (std::uint32_t id = 0; id < vcpus; ++id) kvm.vcpu(id).await_stay();
+    from_now_on();
+    const auto done = guest.run.at_rest([&](Snapshot& snapshot) -> Result<void> {
+      saved = bytes_of(snapshot);
+      return vmm_base::success();
+    });
+    const failing::Unseen rest;
+    if (!done) guest.said += done.error().message() + "; ";
+    bool is_armed = false;
+    const auto again = guest.run.at_rest([&](Snapshot& snapshot) -> Result<void> {
+      is_armed = snapshot.xen->vcpus[0].timers.deadline.has_value();
+      return vmm_base::success();
+    });
+    if (!again) guest.said += again.error().message() + "; ";
+    if (again && !is_armed) guest.said += "the timer is lost; ";
+    guest.ends();
+  });
+  return guest.result();
+}
+
+std::string restore(const KvmDouble& kvm, TimerMode mode, const FromNowOn& from_now_on,
+                    const FileBytes& saved) {
+  Guest guest{kvm, mode};
+  guest.ends();
+  from_now_on();
+  auto snapshot = read_snapshot(saved);
+  if (!snapshot) return snapshot.error().message();
+  guest.run.from = &snapshot.value();
+  return guest.result();
+}
+
+struct SnapshotFailures : testing::TestWithParam<TimerMode> {
+  FileBytes saved;
+
+  void SetUp() override {
+    const KvmDouble kvm;
+    ASSERT_EQ(save(
+                  kvm, GetParam(), [] {}, saved),
+              good);
+    ASSERT_FALSE(saved.empty());
+  }
+  // As `of` takes it.
+  auto saving() {
+    return [this](const KvmDouble& kvm, const FromNowOn& from_now_on) {
+      FileBytes into;
+      return save(kvm, GetParam(), from_now_on, into);
+    };
+  }
+  auto restoring() {
+    return [this](const KvmDouble& kvm, const FromNowOn& from_now_on) {
+      return restore(kvm, GetParam(), from_now_on, saved);
+    };
+  }
+};
+
+TEST_P(SnapshotFailures, TheGuestGoesOnFromIt) {
+  const KvmDouble kvm;
+  EXPECT_EQ(restore(
+                kvm, GetParam(), [] {}, saved),
+            good);
+  EXPECT_EQ(kvm.leaks(), Names{});
+}
+TEST_P(SnapshotFailures, OfSaving) { fail_each(saving()); }
+TEST_P(SnapshotFailures, OfRestoring) { fail_each(restoring()); }
+TEST_P(SnapshotFailures, OfSavingsAllocations) {
+  fail_each_other(saving(), failing::Of::allocations, good);
+}
+TEST_P(SnapshotFailures, OfRestoringsCalls) {
+  fail_each_other(restoring(), failing::Of::calls, good);
+}
+TEST_P(SnapshotFailures, OfRestoringsAllocations) {
+  fail_each_other(restoring(), failing::Of::allocations, good);
+}
+
+INSTANTIATE_TEST_SUITE_P(Mode, SnapshotFailures,
+                         testing::Values(TimerMode::userspace, TimerMode::irqfd,
+                                         TimerMode::delegated, TimerMode::kernel),
+                         [](const auto& of) { return std::string(to_string(of.param)); });
+
+// --- A guest of KVM's own ------------------------------------------------------------------------
+
+std::string with_machine(const KvmDouble& kvm, const FromNowOn& from_now_on,
+                         const std::function<Result<void>(const Host&, Machine&)>& use) {
+  const Host host = std::get<Host>(Host::open(kvm.path()));
+  Machine machine =
+      create_machine(host, {.ram_size = ram, .vcpu_count = vcpus, .xen = false}).value();
+  from_now_on();
+  const auto used = use(host, machine);
+  return used ? good : used.error().message();
+}
+
+std::string save_native(const KvmDouble& kvm, const FromNowOn& from_now_on) {
+  return with_machine(kvm, from_now_on, [](const Host& host, Machine& machine) {
+    Snapshot snapshot;
+    return with_kvm_guest_at_rest(host, machine, snapshot,
+                                  [](Snapshot&) { return Result<void>(vmm_base::success()); });
+  });
+}
+std::string restore_native(const KvmDouble& kvm, const FromNowOn& from_now_on) {
+  return with_machine(kvm, from_now_on, [](const Host& host, Machine& machine) {
+    Snapshot snapshot;
+    for (std::uint64_t id = 0; id < vcpus; ++id) snapshot.vcpus.push_back(sample_vcpu(id));
+    return restore_kvm_guest(host, machine, snapshot, std::chrono::nanoseconds(0));
+  });
+}
+
+TEST(NativeSnapshotFailures, OfSaving) { fail_each(save_native); }
+TEST(NativeSnapshotFailures, OfSavingsAllocations) {
+  fail_each_other(save_native, failing::Of::allocations, good);
+}
+TEST(NativeSnapshotFailures, OfRestoring) { fail_each(restore_native); }
+TEST(NativeSnapshotFailures, OfRestoringsAllocations) {
+  fail_each_other(restore_native, failing::Of::allocations, good);
+}
+
+}  // namespace
+}  // namespace vmm_reference
