@@ -40,6 +40,8 @@ inline constexpr Section examples{
     vmm-reference --restore guest.snapshot --snapshot-to guest.snapshot
   With a device of this host's:
     vmm-reference --kernel vmlinuz --initramfs initrd.img --vfio /sys/bus/pci/devices/0000:00:10.0
+  What its timers do while it runs, and a trace of it for ui.perfetto.dev:
+    vmm-reference timer-guest.elf --stats --trace timers.json
   The median lateness of each vCPU's timers, for a program:
     vmm-reference timer-guest.elf --json | jq '.runs[].vcpus[].lateness_p50_ns'
 )"};

@@ -9,6 +9,7 @@
 
 #include "linux_loader/elf.hpp"
 #include "long_mode.hpp"
+#include "observer.hpp"
 #include "progress.hpp"
 #include "test_ports.hpp"
 #include "xen_domain.hpp"
@@ -55,7 +56,8 @@ bool read_report(const vm_memory::GuestMemory& memory, Gpa gpa, VcpuReport& vcpu
 
 std::variant<RunReport, std::string> run_domain(const Host& host, std::span<const std::byte> guest,
                                                 TimerMode mode, std::uint32_t vcpu_count,
-                                                const Options& options, const std::string& title) {
+                                                const Options& options, const std::string& title,
+                                                Observer* observer) {
   auto created = create_machine(host, {.ram_size = ram_size,
                                        .vcpu_count = vcpu_count,
                                        .all_running = true,
@@ -77,8 +79,12 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
   std::vector<Devices*> devices;
   devices.reserve(ports.size());
   for (TestPorts& each : ports) devices.push_back(&each);
-  std::optional<Progress> progress(std::in_place, run.loop, title);
+  std::optional<Progress> progress;
+  if (observer == nullptr || !observer->is_live()) progress.emplace(run.loop, title);
+  std::optional<ObservedRun> observed(std::in_place, observer, run.loop, platform.observation(),
+                                      mode, title);
   auto done = run_xen_domain(host, machine, platform, mode, devices, run);
+  observed.reset();
   progress.reset();
   if (!done) return done.error().message();
 
@@ -91,6 +97,7 @@ std::variant<RunReport, std::string> run_domain(const Host& host, std::span<cons
     const VcpuState& state = run.states[index];
     VcpuReport& vcpu = report.vcpus[index];
     vcpu.punted = state.punted;
+    if (options.stats) vcpu.counts = platform.observation()[index].counts();
     if (const auto errors = state.host_errors.message(); !errors.empty()) {
       report.faults.push_back(name + errors);
     }

@@ -50,6 +50,7 @@ class XenCalls {
 
  private:
   std::uint64_t answer(const xen_abi::Hypercall& call, VcpuState& state) {
+    const auto observed = platform_.observation()[id_.value].hypercall(id_, call);
     if (is_timer_call(call)) ++state.punted;
     platform_.enter_hypercall(id_, call.long_mode);
     const xen_abi::Answer given = dispatcher_(id_, call);

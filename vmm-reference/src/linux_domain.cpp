@@ -144,9 +144,12 @@ Ending ending_of(xen_abi::ShutdownReason reason) {
 
 Result<bool> run_as_xen_guest(const Host& host, Machine& machine, IrqRoutes& routes, TimerMode mode,
                               std::span<Devices* const> devices, DomainRun& run,
-                              FirstEnding& ending) {
+                              FirstEnding& ending, Observer* observer) {
   XenPlatform platform(host, machine.vm, routes, machine.memory, machine.vcpus, run.errors);
   platform.on_shutdown([&](xen_abi::ShutdownReason reason) { ending.is(ending_of(reason)); });
+  const std::string title =
+      "Linux, " + std::to_string(machine.vcpus.size()) + " vCPUs, timers " + to_string(mode);
+  const ObservedRun observed(observer, run.loop, platform.observation(), mode, title);
   return run_xen_domain(host, machine, platform, mode, devices, run);
 }
 
@@ -244,7 +247,8 @@ void take_snapshot(DomainRun& run, PcPorts& pc, const Options& options) {
 }  // namespace
 
 std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
-                                              const Options& options, const SavedGuest* saved) {
+                                              const Options& options, Observer* observer,
+                                              const SavedGuest* saved) {
   const bool xen = options.boot != Boot::native;
   const std::uint32_t vcpus = options.vcpus.front();
   auto created =
@@ -268,8 +272,10 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
   if (auto failed = open_file(options.initramfs, files.initramfs); !failed.empty()) return failed;
   // All files are open, and none of a kernel's bytes was looked at.
   if (options.sandbox) {
-    const bool snapshots = saved != nullptr || !options.snapshot_to.empty();
-    if (auto entered = sandbox::enter(snapshots); !entered) {
+    unsigned also = 0;
+    if (saved != nullptr || !options.snapshot_to.empty()) also |= sandbox::snapshots;
+    if (!options.metrics.empty()) also |= sandbox::metrics;
+    if (auto entered = sandbox::enter(also); !entered) {
       return sandbox::why_not(entered.error());
     }
   }
@@ -299,7 +305,7 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
   console.connect([&](std::span<const std::uint8_t> typed) { return pc.type(typed); });
   LinuxDevices all(pc, vfio ? &vfio->root() : nullptr);
   const std::vector<Devices*> devices(vcpus, &all);
-  auto in_time = xen ? run_as_xen_guest(host, machine, routes, mode, devices, run, ending)
+  auto in_time = xen ? run_as_xen_guest(host, machine, routes, mode, devices, run, ending, observer)
                      : run_as_kvm_guest(host, machine, devices, run);
   if (!in_time) return in_time.error().message();
   if (console.failure()) return console.failure()->message();

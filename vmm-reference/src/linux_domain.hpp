@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "host.hpp"
+#include "observer.hpp"
 #include "options.hpp"
 #include "pc_ports.hpp"
 #include "saved_guest.hpp"
@@ -23,9 +24,11 @@ struct LinuxRun {
 };
 
 // Runs the guest until it ends, its serial line being standard input and output; where there is
-// one, from a snapshot, which `options` is to agree with. Error: a sentence.
+// one, from a snapshot, which `options` is to agree with. `observer` watches a Xen guest. Error: a
+// sentence.
 [[nodiscard]] std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
                                                             const Options& options,
+                                                            Observer* observer = nullptr,
                                                             const SavedGuest* saved = nullptr);
 
 }  // namespace vmm_reference

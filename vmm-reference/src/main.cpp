@@ -13,9 +13,11 @@
 #include <iterator>
 #include <optional>
 
+#include "counts.hpp"
 #include "domain.hpp"
 #include "host.hpp"
 #include "linux_domain.hpp"
+#include "observer.hpp"
 #include "options.hpp"
 #include "report.hpp"
 #include "sandbox.hpp"
@@ -74,6 +76,10 @@ int run(const Options& options) {
   auto chosen = choose_modes(options, host);
   if (const auto* message = std::get_if<std::string>(&chosen)) return end(*message, bad_usage);
 
+  auto watching = Observer::open(options);
+  if (const auto* message = std::get_if<std::string>(&watching)) return end(*message, bad_usage);
+  Observer& observer = std::get<Observer>(watching);
+
   // So that stdio needn't look at the file, for which it would be too late in the sandbox.
   static std::array<char, 4096> buffer;
   std::setvbuf(stdout, buffer.data(), _IOFBF, buffer.size());
@@ -99,7 +105,8 @@ int run(const Options& options) {
     const TimerMode mode = modes[n % modes.size()];
     const std::string title = "run " + std::to_string(n + 1) + " of " + std::to_string(count) +
                               ", " + std::to_string(vcpus) + " vCPUs, timers " + to_string(mode);
-    auto ran = run_domain(host, std::as_bytes(std::span(guest)), mode, vcpus, options, title);
+    auto ran =
+        run_domain(host, std::as_bytes(std::span(guest)), mode, vcpus, options, title, &observer);
     if (auto* message = std::get_if<std::string>(&ran)) {
       error = std::move(*message);
       break;
@@ -114,12 +121,14 @@ int run(const Options& options) {
       return end_of_output();
     }
   }
+  const bool observed = observer.end();
   document.good = document.good && error.empty();
   if (options.json) {
     document.runs = documents;
     document.error = error;
     std::printf("%s", to_json(document).c_str());
   } else if (error.empty()) {
+    if (options.stats) print_counts(stdout, observer.runs());
     std::printf("userspace deadlines by %s\n",
                 document.exact_clock ? "the guest's own pvclock" : "KVM_GET_CLOCK");
     std::printf("%s\n",
@@ -127,7 +136,7 @@ int run(const Options& options) {
   }
   if (!is_written(stdout)) return end_of_output();
   if (!error.empty()) return end(error, bad_run);
-  return document.good ? 0 : bad_run;
+  return document.good && observed ? 0 : bad_run;
 }
 
 // What a snapshot's guest has to be, which isn't for the user to say.
@@ -165,7 +174,11 @@ int boot(Options options) {
     if (const auto* message = std::get_if<std::string>(&chosen)) return end(*message, bad_usage);
     mode = std::get<std::vector<TimerMode>>(chosen).front();
   }
-  auto ran = run_linux(host, mode, options, saved ? &*saved : nullptr);
+  auto watching = Observer::open(options);
+  if (const auto* message = std::get_if<std::string>(&watching)) return end(*message, bad_usage);
+  Observer& observer = std::get<Observer>(watching);
+  auto ran = run_linux(host, mode, options, &observer, saved ? &*saved : nullptr);
+  const bool observed = observer.end();
   if (const auto* message = std::get_if<std::string>(&ran)) return end(*message, bad_run);
   const LinuxRun& run = std::get<LinuxRun>(ran);
   for (const std::string& remark : run.remarks) std::fprintf(stderr, "%s\n", remark.c_str());
@@ -173,6 +186,8 @@ int boot(Options options) {
     std::fprintf(stderr, "timer hypercalls: %llu came to us; timers: %s\n",
                  static_cast<unsigned long long>(run.punted), to_string(mode));
   }
+  if (options.stats) print_counts(stderr, observer.runs());
+  if (!observed) return bad_run;
   switch (run.ending) {
     case Ending::left:
       return 0;

@@ -112,6 +112,17 @@ CommandLine::CommandLine() {
   app.add_flag("--no-sandbox", no_sandbox_,
                "Let the program do all that its user may: for a debugger, or a kernel without "
                "seccomp");
+  app.add_flag("--stats", options.stats,
+               "Show while it runs, on standard error, what hypercalls and timers do; in the end a "
+               "table");
+  app.add_option("--metrics", options.metrics,
+                 "Where that goes each second and at the end, as OpenMetrics, for Prometheus' like")
+      ->transform(without_key("path"))
+      ->option_text("[path=]FILE");
+  app.add_option("--trace", options.trace,
+                 "Where a trace of hypercalls and timers goes at the end, for ui.perfetto.dev")
+      ->transform(without_key("path"))
+      ->option_text("[path=]FILE");
 
   auto* guest = app.add_option("guest", options.guest, "The guest, an ELF file of tests/guests")
                     ->check(CLI::ExistingFile);
@@ -195,6 +206,10 @@ std::string CommandLine::complaint() const {
   }
   if (options.boot == Boot::native && options.timers.front() != "auto") {
     return "--boot native has no Xen timers: leave --xen-timer out";
+  }
+  const bool observes = options.stats || !options.metrics.empty() || !options.trace.empty();
+  if (options.boot == Boot::native && observes) {
+    return "--boot native has no Xen timers: leave --stats, --metrics and --trace out";
   }
   return "";
 }

@@ -66,6 +66,9 @@ struct Options {
   std::chrono::milliseconds load{0};            // if not 0: arm anew at once for so long; no option
   std::optional<std::chrono::seconds> timeout;  // a run; test guests: 60 s, Linux guests: none
   std::string device = "/dev/kvm";
+  bool stats = false;    // show counters while a guest runs, and at the end
+  std::string metrics;   // path where they go as OpenMetrics; empty: nowhere
+  std::string trace;     // path where a trace goes; empty: nowhere
   bool json = false;     // a document instead of the table of a test guest
   bool sandbox = false;  // enter it, once all files are open; the program's default is true
   // A Linux guest instead:

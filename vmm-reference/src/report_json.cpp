@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "counts.hpp"
 #include "host.hpp"
 #include "report.hpp"
 
@@ -59,6 +60,7 @@ std::string vcpu_json(std::size_t index, const VcpuReport& vcpu,
   add("lateness_p50_ns", time(s.p50));
   add("lateness_p99_ns", time(s.p99));
   add("lateness_max_ns", time(s.max));
+  if (vcpu.counts) add("stats", to_json(*vcpu.counts));
   add("remarks", list(remarks));
   return out + "}";
 }

@@ -166,9 +166,10 @@ int add(const Context& filter, const SystemCall& call) {
 }
 
 // What `who` is allowed; set_up: everything that anybody is.
-Result<Program> make_program(Thread who, bool may_save) {
+Result<Program> make_program(Thread who, unsigned also) {
   // At rest, vCPUs are the main thread's.
-  const unsigned as = who == loop && may_save ? loop | vcpu | snapshots : who;
+  const bool may_save = (also & snapshots) != 0;
+  const unsigned as = who != loop ? who : loop | also | (may_save ? unsigned{vcpu} : 0u);
   const auto allowed = [&](unsigned to) {
     return who == set_up ? to != snapshots || may_save : (to & as) != 0;
   };
@@ -242,11 +243,11 @@ void note_inherited_files() {
   std::erase_if(inherited, [](int fd) { return fd <= STDERR_FILENO || ::fcntl(fd, F_GETFD) < 0; });
 }
 
-Result<void> enter(bool may_save) {
+Result<void> enter(unsigned also) {
   for (const int fd : inherited) ::close(fd);
   ::tzset();  // which gmtime_r() would do, by a file
   for (const Thread who : {set_up, loop, vcpu, timers}) {
-    VMM_TRY(program, make_program(who, may_save));
+    VMM_TRY(program, make_program(who, also));
     programs[who] = std::move(program);
   }
   VMM_CHECK(catch_violations());

@@ -24,6 +24,7 @@ enum Thread : unsigned {
   vcpu = 2,
   timers = 4,
   snapshots = 8,  // loop, where a guest may be saved or goes on from a file
+  metrics = 16,   // loop, where it writes counters to a file
 };
 
 // What is open now isn't ours, and enter() closes it: all but 0, 1 and 2.
@@ -32,9 +33,9 @@ void note_inherited_files();
 // Once a process, and for good. No capabilities, and no way to get one; no core is dumped, and no
 // process of the same user may look inside. The calling thread, and those that it starts, may do
 // what is needed to set a machine up and to run it. Error: what failed; of seccomp EINVAL or ENOSYS
-// where the kernel has no filters. With `may_save` the main thread may also open and replace files,
-// and have all of a vCPU's state.
-[[nodiscard]] vmm_base::Result<void> enter(bool may_save = false);
+// where the kernel has no filters. `also`: `snapshots`, by which the main thread may also open and
+// replace files, and have all of a vCPU's state; `metrics`.
+[[nodiscard]] vmm_base::Result<void> enter(unsigned also = 0);
 // Its error, for the user.
 [[nodiscard]] std::string why_not(const vmm_base::Error& error);
 

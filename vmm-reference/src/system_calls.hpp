@@ -81,7 +81,7 @@ inline constexpr SystemCall system_calls[] = {
 
     // --- vfio-ioctls: configuration space, and BARs that aren't mapped ---
     {SCMP_SYS(pread64), vcpu},
-    {SCMP_SYS(pwrite64), vcpu},
+    {SCMP_SYS(pwrite64), vcpu | metrics},  // observer.cpp, too
 
     // --- snapshot_file.hpp ---
     {SCMP_SYS(openat), snapshots},

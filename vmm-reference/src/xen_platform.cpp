@@ -31,6 +31,7 @@ XenPlatform::XenPlatform(const Host& host, const kvm_ioctls::Vm& vm, IrqRoutes& 
       vcpus_(vcpus),
       errors_(errors),
       state_(vcpus.size()),
+      observation_(vcpus.size()),
       grants_(vm, memory),
       sent_by_kernel_(xen_abi::event_ports_64) {}
 

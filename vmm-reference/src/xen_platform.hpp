@@ -20,6 +20,7 @@
 #include "kvm_ioctls/registration.hpp"
 #include "kvm_ioctls/vcpu.hpp"
 #include "kvm_ioctls/vm.hpp"
+#include "observation.hpp"
 #include "snapshot.hpp"
 #include "vm_memory/guest_memory.hpp"
 #include "vmm_base/ids.hpp"
@@ -34,6 +35,7 @@
 #include "xen_hcall/hvm_op.hpp"
 #include "xen_hcall/vcpu_op.hpp"
 #include "xen_hcall/vcpu_registers.hpp"
+#include "xen_timer/concepts.hpp"
 
 namespace vmm_reference {
 
@@ -134,6 +136,21 @@ class XenPlatform {
   // Undoes route_event(), once the vCPUs have ended.
   void end_event_routes();
 
+  // --- for whoever watches ---
+
+  Observation& observation() noexcept { return observation_; }
+  // What xen-timer tells.
+  void timer_armed(XenVcpuId vcpu, GuestTime deadline, GuestTime now) {
+    observation_[vcpu.value].armed(vcpu, deadline, now);
+  }
+  void timer_cancelled(XenVcpuId vcpu) { observation_[vcpu.value].cancelled(); }
+  void timer_expired(XenVcpuId vcpu, const xen_timer::Due& due) {
+    observation_[vcpu.value].expired(vcpu, due);
+  }
+  void timer_fired(XenVcpuId vcpu, const xen_timer::Due& due) {
+    observation_[vcpu.value].raised(vcpu, due);
+  }
+
   // --- at rest: while no vCPU runs ---
 
   // What of a snapshot is ours.
@@ -185,6 +202,7 @@ class XenPlatform {
   std::span<kvm_ioctls::Vcpu> vcpus_;
   HostErrors& errors_;
   std::vector<PerVcpu> state_;  // by Xen vCPU id
+  Observation observation_;
   std::atomic<SharedInfo*> shared_info_ = nullptr;
   std::atomic<bool> long_mode_ = false;  // the last caller's
   std::atomic<bool> clock_fell_back_ = false;

@@ -133,6 +133,17 @@ TEST(Sandbox, NoThreadRunsCodeOfItsOwnOrGetsAtAnotherProcess) {
   }
 }
 
+TEST(Sandbox, OnlyForMetricsTheLoopWritesWhereItLikesInAFile) {
+  const auto write = [](unsigned also) {
+    if (!sandbox::enter(also)) std::_Exit(98);
+    sandbox::confine(sandbox::loop);
+    ::syscall(SYS_pwrite64, -1, nullptr, 0, 0);
+    std::_Exit(0);
+  };
+  EXPECT_EXIT(write(sandbox::metrics), ExitedWithCode(0), "^$");
+  EXPECT_EXIT(write(0), KilledBySignal(SIGSYS), sentence(kinds[1], "pwrite64"));
+}
+
 // The ioctls that each thread is for, and none of another's.
 TEST(Sandbox, IoctlsAreAThreadsOwn) {
   const struct {
