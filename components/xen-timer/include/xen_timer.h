@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #define XEN_TIMER_VERSION_MAJOR 0
-#define XEN_TIMER_VERSION_MINOR 2
+#define XEN_TIMER_VERSION_MINOR 3
 #define XEN_TIMER_VERSION_PATCH 0
 
 #if defined(__GNUC__)
