@@ -21,7 +21,7 @@ using vmm_base::Result;
 namespace {
 
 // As the format has times, us; to the ns.
-std::string us(std::int64_t ns) {
+std::string in_us(std::int64_t ns) {
   char text[32];
   std::snprintf(text, sizeof(text), "%lld.%03d", static_cast<long long>(ns / 1000),
                 static_cast<int>(ns % 1000));
@@ -46,15 +46,15 @@ std::string what(const TraceEvent& event) {
   switch (event.kind) {
     case TraceEvent::Kind::hypercall:
       return R"("ph":"X","cat":"hypercall","name":)" + json_string(call_name(event.call)) +
-             R"(,"dur":)" + us(event.value);
+             R"(,"dur":)" + in_us(event.value);
     case TraceEvent::Kind::armed:
-      return instant("armed", R"("ahead_us":)" + us(event.value));
+      return instant("armed", R"("ahead_us":)" + in_us(event.value));
     case TraceEvent::Kind::cancelled:
       return instant("cancelled", "");
     case TraceEvent::Kind::expired:
-      return instant("expired", R"("late_us":)" + us(event.value));
+      return instant("expired", R"("late_us":)" + in_us(event.value));
     case TraceEvent::Kind::raised:
-      return instant("raised", R"("late_us":)" + us(event.value));
+      return instant("raised", R"("late_us":)" + in_us(event.value));
   }
   return "";
 }
@@ -97,7 +97,7 @@ Result<void> TraceFile::add(const std::string& title, const Observation& observa
     put(R"("ph":"M","name":"thread_sort_index",)" + track + R"(,"args":{"sort_index":)" +
         std::to_string(id) + "}");
     for (const TraceEvent& event : in_order(*trace)) {
-      put(what(event) + ",\"ts\":" + us(std::max<std::int64_t>(event.at - start_, 0)) + "," +
+      put(what(event) + ",\"ts\":" + in_us(std::max<std::int64_t>(event.at - start_, 0)) + "," +
           track);
     }
     overwritten_ += trace->own.overwritten();
