@@ -145,6 +145,18 @@ TEST_F(Double, VcpusOfOneVmKeepTheirStateApart) {
   EXPECT_EQ(vm.create_vcpu({1}).error().code, EEXIST);
 }
 
+// Of the numbers that Linux has given out so far, and of those to come.
+TEST_F(Double, HasMostCapabilitiesOfLinuxAndNoOthers) {
+  unsigned had = 0;
+  for (unsigned capability = 0; capability < 250; ++capability) {
+    had += must(system.check_extension(capability)) > 0 ? 1u : 0u;
+  }
+  EXPECT_GT(had, 100u);
+  for (unsigned capability = 250; capability < 1000; ++capability) {
+    EXPECT_EQ(must(system.check_extension(capability)), 0) << capability;
+  }
+}
+
 TEST_F(Double, CapabilitiesAreSaidByTheTest) {
   EXPECT_EQ(must(system.check_extension(KVM_CAP_SYNC_REGS)), 7);
   EXPECT_EQ(must(system.check_extension(9999)), 0);

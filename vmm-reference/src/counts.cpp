@@ -33,7 +33,7 @@ std::string seconds(std::uint64_t ns) {
 
 std::string counts_head() {
   std::string line = "vCPUs vCPU  served by   calls  armed cancel  fired";
-  for (const char* name : bound_names) line += " " + padded(name, 7);
+  for (const char* name : bound_names) line += padded(name, 8);
   return line;
 }
 

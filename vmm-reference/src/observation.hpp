@@ -5,6 +5,7 @@
 // virtual; without a trace no clock is read either.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -109,7 +110,9 @@ class VcpuObservation {
     const std::int64_t late = late_by(due);
     VMM_PROBE(event__raised, id.value, late, due.periodic);
     Timer& timer = timers_[due.periodic ? 1 : 0];
-    timer.late_ns.add(static_cast<std::uint64_t>(late));
+    // A guest may have its clock jump as far as it likes.
+    timer.late_ns.add(
+        std::min(static_cast<std::uint64_t>(late), most_late_ns - timer.late_ns.get()));
     std::size_t bucket = 0;
     while (bucket < late_bounds.size() && late > late_bounds[bucket]) ++bucket;
     timer.late[bucket].add();
@@ -134,6 +137,7 @@ class VcpuObservation {
   }
 
   static constexpr std::size_t cache_line = 64;
+  static constexpr std::uint64_t most_late_ns = std::uint64_t{1} << 62;
   // Of the single shot, and of the ticks: each may be served by another thread.
   struct alignas(cache_line) Timer {
     Counter late_ns;

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <string_view>
 #include <utility>
 
@@ -46,12 +47,6 @@ std::variant<Observer, std::string> Observer::open(const Options& options) {
   const auto why = [](const std::string& option, const std::string& path, int code) {
     return option + " " + path + ": " + ::strerrordesc_np(code);
   };
-  if (!options.trace.empty()) {
-    observer.trace_path_ = options.trace;
-    auto opened = TraceFile::open(options.trace);
-    if (!opened) return why("--trace", options.trace, opened.error().code);
-    observer.trace_.emplace(std::move(opened).assume_value());
-  }
   if (!options.metrics.empty()) {
     observer.metrics_path_ = options.metrics;
     observer.metrics_ =
@@ -64,6 +59,12 @@ std::variant<Observer, std::string> Observer::open(const Options& options) {
     if (::ftruncate(observer.metrics_.get(), static_cast<off_t>(to_openmetrics({}).size())) != 0) {
       return why("--metrics", options.metrics, errno);
     }
+  }
+  if (!options.trace.empty()) {
+    observer.trace_path_ = options.trace;
+    auto opened = TraceFile::open(options.trace);
+    if (!opened) return why("--trace", options.trace, opened.error().code);
+    observer.trace_.emplace(std::move(opened).assume_value());
   }
   return observer;
 }
@@ -111,9 +112,13 @@ ObservedRun::~ObservedRun() {
   if (observer_ == nullptr) return;
   // Up to where it began, and nothing below.
   if (shown_) std::fprintf(stderr, "\x1b[4A\x1b[J");
-  look();
-  if (observer_->trace_) {
-    observer_->say_of(observer_->trace_path_, observer_->trace_->add(title_, observation_));
+  try {
+    look();
+    if (observer_->trace_) {
+      observer_->say_of(observer_->trace_path_, observer_->trace_->add(title_, observation_));
+    }
+  } catch (const std::bad_alloc&) {
+    observer_->say_of("a file", vmm_base::Error{"memory for it", ENOMEM});
   }
 }
 
@@ -142,7 +147,8 @@ void ObservedRun::show() {
   if (observer_->show_ == Observer::Show::live) {
     // Lines aren't to wrap, so that they can be found again.
     std::fprintf(
-        stderr, "%s\x1b[?7l\x1b[K%s: %lld s\n\x1b[K%s\n\x1b[K%s\n\x1b[K            %s\n\x1b[?7h",
+        stderr,
+        "%s\x1b[?7l\x1b[K%s: %lld s\r\n\x1b[K%s\r\n\x1b[K%s\r\n\x1b[K            %s\r\n\x1b[?7h",
         std::exchange(shown_, true) ? "\x1b[4A" : "", title_.c_str(), passed, counts_head().c_str(),
         counts_row(run, "all", all).c_str(), calls_text(all).c_str());
   } else if (observer_->show_ == Observer::Show::lines &&

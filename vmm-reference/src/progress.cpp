@@ -39,8 +39,9 @@ ByteProgress::~ByteProgress() {
 
 void ByteProgress::done(std::uint64_t bytes) {
   bytes_ += bytes;
-  if (!terminal_ || std::chrono::steady_clock::now() < next_) return;
-  next_ += std::chrono::seconds(1);
+  const auto now = std::chrono::steady_clock::now();
+  if (!terminal_ || now < next_) return;
+  next_ = now + std::chrono::seconds(1);
   said_ = true;
   std::fprintf(stderr, "\r\x1b[K%s: %.1f MiB", what_.c_str(),
                static_cast<double>(bytes_) / (1 << 20));

@@ -43,7 +43,8 @@ std::string vcpu_json(std::size_t index, const VcpuReport& vcpu,
                       const std::vector<std::string>& remarks) {
   const TimerReport& guest = vcpu.guest;
   const Summary s = summarise(guest);
-  std::string out = "{" + field("vcpu", std::to_string(index));
+  std::string out = "{";
+  out += field("vcpu", std::to_string(index));
   const auto add = [&](std::string_view name, const std::string& value) {
     out += ", " + field(name, value);
   };

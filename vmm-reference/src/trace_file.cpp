@@ -69,17 +69,20 @@ Result<TraceFile> TraceFile::open(const std::string& path) {
 }
 
 void TraceFile::put(const std::string& event) {
-  text_ += (text_.empty() ? "" : ",\n") + ("{" + event + "}");
+  text_ += begun_ ? ",\n{" : "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n{";
+  begun_ = true;
+  text_ += event;
+  text_ += '}';
 }
 
 Result<void> TraceFile::flush() {
-  for (std::string_view rest = text_; !rest.empty();) {
+  const std::string text = std::exchange(text_, {});
+  for (std::string_view rest = text; !rest.empty();) {
     const ssize_t size = ::write(file_.get(), rest.data(), rest.size());
     if (size < 0 && errno == EINTR) continue;
     if (size < 0) return vmm_base::last_error("write", rest.size());
     rest.remove_prefix(static_cast<std::size_t>(size));
   }
-  text_.clear();
   return vmm_base::success();
 }
 
@@ -102,15 +105,15 @@ Result<void> TraceFile::add(const std::string& title, const Observation& observa
     }
     overwritten_ += trace->own.overwritten();
     for (const TraceRing& ring : trace->timers) overwritten_ += ring.overwritten();
+    VMM_CHECK(flush());
   }
-  text_ = (runs_ == 1 ? R"({"displayTimeUnit":"ns","traceEvents":[)" : ",") + ("\n" + text_);
   return flush();
 }
 
 Result<void> TraceFile::end() {
   if (!file_) return vmm_base::success();
-  text_ = (runs_ == 0 ? R"({"displayTimeUnit":"ns","traceEvents":[)" : "") + (R"(
-],"otherData":{"overwritten":")" + std::to_string(overwritten_) + "\"}}\n");
+  text_ = begun_ ? "" : R"({"displayTimeUnit":"ns","traceEvents":[)";
+  text_ += "\n],\"otherData\":{\"overwritten\":\"" + std::to_string(overwritten_) + "\"}}\n";
   auto written = flush();
   file_ = {};
   return written;

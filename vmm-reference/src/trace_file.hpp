@@ -39,6 +39,7 @@ class TraceFile {
   std::string text_;  // not yet written
   std::uint64_t overwritten_ = 0;
   int runs_ = 0;
+  bool begun_ = false;  // there is an event
 };
 
 }  // namespace vmm_reference

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <unistd.h>
 
 #include <atomic>
@@ -75,6 +76,18 @@ TEST(Observation, HypercallsAreCountedByNumberAndThoseOfAVcpuByCommand) {
             "hypercall_0 1, event_channel_op 1, hypercall_63 1, VCPUOP_set_singleshot_timer 1, "
             "other 3");
   EXPECT_EQ(vcpu.counts().all_calls(), 7u);
+}
+
+TEST(Observation, TheSumOfLatenessOnlyGrows) {
+  VcpuObservation vcpu;
+  std::uint64_t before = 0;
+  for (int n = 0; n < 6; ++n) {
+    const std::int64_t most = std::numeric_limits<std::int64_t>::max();
+    vcpu.raised(first,
+                {.deadline = guest_time(0), .now = guest_time(most), .periodic = n % 2 == 0});
+    EXPECT_GE(vcpu.counts().late_ns, before);
+    before = vcpu.counts().late_ns;
+  }
 }
 
 TEST(Observation, WhatIsArmedAndWhatIsCancelledAreCountedApart) {

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -274,6 +276,39 @@ TEST_F(Type1, AnApiOfAnotherVersionIsRefused) {
   const auto made = Container::from_fd(file());
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error(), (Error{"VFIO_GET_API_VERSION", ENOTSUP, VFIO_API_VERSION + 1}));
+}
+
+TEST_F(Type1, WhatAContainerCanAndWhichIommuItHas) {
+  kernel = [](unsigned long request, void* argument) {
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(argument), std::uintptr_t{VFIO_TYPE1v2_IOMMU});
+    return request == VFIO_CHECK_EXTENSION ? 1 : 0;
+  };
+  EXPECT_EQ(container->check_extension(VFIO_TYPE1v2_IOMMU).value(), 1);
+  EXPECT_TRUE(container->set_iommu(VFIO_TYPE1v2_IOMMU));
+  kernel = [](unsigned long, void*) {
+    errno = EPERM;
+    return -1;
+  };
+  EXPECT_EQ(container->check_extension(7).error(), (Error{"VFIO_CHECK_EXTENSION", EPERM, 7}));
+  EXPECT_EQ(container->set_iommu(7).error(), (Error{"VFIO_SET_IOMMU", EPERM, 7}));
+}
+
+TEST_F(Type1, WhichPagesItsIommuMaps) {
+  kernel = [](unsigned long request, void* argument) {
+    EXPECT_EQ(request, std::uint64_t{VFIO_IOMMU_GET_INFO});
+    auto& info = as<vfio_iommu_type1_info>(argument);
+    info.flags = VFIO_IOMMU_INFO_PGSIZES;
+    info.iova_pgsizes = 0x201000;
+    return 0;
+  };
+  const auto info = container->get_iommu_info();
+  ASSERT_TRUE(info);
+  EXPECT_EQ(info.value().page_sizes, 0x201000u);
+  kernel = [](unsigned long, void*) {
+    errno = ENODEV;
+    return -1;
+  };
+  EXPECT_EQ(container->get_iommu_info().error().code, ENODEV);
 }
 
 // --- iommufd ---------------------------------------------------------------

@@ -76,7 +76,7 @@ TEST_F(Signalling, NothingAtFirstAndNothingAfterMax) {
   EXPECT_FALSE(readable(fd));
   set(HostTime::max());
   for (int i = 0; i < 3; ++i) {
-    set(HostClock::now() + 2 * ms);
+    set(HostClock::now() + 1000 * ms);
     set(HostTime::max());
     EXPECT_FALSE(readable(fd, 5));
   }
@@ -142,7 +142,8 @@ TEST_F(Signalling, ThousandsOfTimesReplacedAroundItsExpiryEachSignalsOnceOrWasRe
       ASSERT_GE(count, 1u) << i;
     }
     const std::uint64_t most = (in_time ? 0U : 1U) + (cancel ? 0U : 1U);
-    if (count < most && readable(fd, 1)) count += signals(fd);  // the same of `first`
+    if (count < most && readable(fd, i % 50 == 0 ? 20 : 1))
+      count += signals(fd);  // the same of `first`
     ASSERT_LE(count, most) << i;
     if (cancel) signalled += count != 0;
   }

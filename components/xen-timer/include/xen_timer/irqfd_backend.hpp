@@ -48,6 +48,7 @@ class IrqfdPath {
   Result<void> bind(XenVcpuId vcpu, EventPort port) {
     Vcpu& v = vcpus_[vcpu.value];
     v.deadline.reset();
+    v.routed = false;
     VMM_CHECK(v.timer.set(xen_clock::HostTime::max()));
     VMM_CHECK(v.timer.drain());
     return route(vcpu, port);

@@ -485,8 +485,9 @@ class QueueBackend {
   }
   Result<void> park(XenVcpuId vcpu) {
     if (!in_kernel(vcpu)) return vmm_base::success();
+    VMM_CHECK(state_->path.park(vcpu));
     state_->vcpus[vcpu.value].given = false;
-    return state_->path.park(vcpu);
+    return vmm_base::success();
   }
   // Stops the path's timer, if there is one; whether its deadline, the timer's then, is still to
   // come. `may_stay`: one that can't be stopped is left to the path, which raises its event.
