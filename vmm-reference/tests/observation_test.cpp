@@ -3,8 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include <limits>
 #include <unistd.h>
+#include <limits>
 
 #include <atomic>
 #include <boost/asio/io_context.hpp>
