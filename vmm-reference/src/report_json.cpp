@@ -38,6 +38,11 @@ std::string list(const std::vector<std::string>& texts) {
 std::string field(std::string_view name, const std::string& value) {
   return json_string(name) + ": " + value;
 }
+std::string next(std::string_view name, const std::string& value) {
+  std::string text = ", ";
+  text += field(name, value);
+  return text;
+}
 
 std::string vcpu_json(std::size_t index, const VcpuReport& vcpu,
                       const std::vector<std::string>& remarks) {
@@ -46,7 +51,7 @@ std::string vcpu_json(std::size_t index, const VcpuReport& vcpu,
   std::string out = "{";
   out += field("vcpu", std::to_string(index));
   const auto add = [&](std::string_view name, const std::string& value) {
-    out += ", " + field(name, value);
+    out += next(name, value);
   };
   add("punted", std::to_string(vcpu.punted));
   add("armed", std::to_string(guest.armed));
@@ -88,14 +93,15 @@ std::string json_string(std::string_view text) {
 }
 
 std::string to_json(const RunReport& run, const Verdict& verdict) {
-  std::string out = "{" + field("served_by", json_string(to_string(run.mode)));
-  out += ", " + field("vcpu_count", std::to_string(run.vcpus.size()));
-  out += ", " + field("good", json(verdict.good));
-  out += ", " + field("timed_out", json(run.timed_out));
+  std::string out = "{";
+  out += field("served_by", json_string(to_string(run.mode)));
+  out += next("vcpu_count", std::to_string(run.vcpus.size()));
+  out += next("good", json(verdict.good));
+  out += next("timed_out", json(run.timed_out));
   if (run.mode == TimerMode::spinning) {
-    out += ", " + field("spun_ns", std::to_string(run.spun.count()));
+    out += next("spun_ns", std::to_string(run.spun.count()));
   }
-  out += ", " + field("remarks", list(verdict.run)) + ", " + field("vcpus", "[");
+  out += next("remarks", list(verdict.run)) + next("vcpus", "[");
   for (std::size_t index = 0; index < run.vcpus.size(); ++index) {
     out += (index == 0 ? "\n    " : ",\n    ") +
            vcpu_json(index, run.vcpus[index], verdict.vcpus[index]);
@@ -105,13 +111,14 @@ std::string to_json(const RunReport& run, const Verdict& verdict) {
 
 std::string to_json(const Document& document) {
   const Host& host = document.host;
-  std::string out = "{" + field("linux", json_string(document.linux_release));
-  out += ", " + field("kvm_xen", json(host.xen_exits));
-  out += ", " + field("events_by_kvm", json(host.evtchn_send));
+  std::string out = "{";
+  out += field("linux", json_string(document.linux_release));
+  out += next("kvm_xen", json(host.xen_exits));
+  out += next("events_by_kvm", json(host.evtchn_send));
   out += ",\n " + field("timers_per_vcpu", std::to_string(document.timers));
-  out += ", " + field("deadlines_by_pvclock", json(document.exact_clock));
-  out += ", " + field("good", json(document.good));
-  out += ", " + field("error", document.error.empty() ? "null" : json_string(document.error));
+  out += next("deadlines_by_pvclock", json(document.exact_clock));
+  out += next("good", json(document.good));
+  out += next("error", document.error.empty() ? "null" : json_string(document.error));
   out += ",\n " + field("runs", "[");
   for (std::size_t n = 0; n < document.runs.size(); ++n) {
     out += (n == 0 ? "\n  " : ",\n  ") + document.runs[n];
