@@ -22,9 +22,13 @@ namespace {
 
 using namespace kvm_ioctls;
 
-[[noreturn, gnu::noinline, gnu::cold]] void die(const vmm_base::Error& error) {
-  std::fprintf(stderr, "zero_cost: %s\n", error.message().c_str());
+// By value: an error that had to be in memory would make a frame for each function.
+[[noreturn, gnu::noinline, gnu::cold]] void die(const char* what, int code, std::uint64_t operand) {
+  std::fprintf(stderr, "zero_cost: %s\n", vmm_base::Error{what, code, operand}.message().c_str());
   std::exit(1);
+}
+[[noreturn, gnu::always_inline]] inline void die(const vmm_base::Error& error) {
+  die(error.operation, error.code, error.operand);
 }
 template <class T>
 T must(vmm_base::Result<T> result) {
@@ -360,7 +364,7 @@ constexpr Pair pairs[] = {
 };
 
 [[gnu::noinline]] void repeat(Function function, Machine& machine, unsigned times) {
-  for (unsigned i = 0; i != times; ++i) function(machine);
+  while (times-- != 0) function(machine);
 }
 
 // A dump of the instructions since the last, under a name.

@@ -202,7 +202,7 @@ bool cycles(const Host& host, const std::vector<char>& guest, std::uint32_t coun
     return static_cast<long long>(to) - static_cast<long long>(from);
   };
   good = after.fds == before.fds && after.threads == before.threads &&
-         moved(before.heap, after.heap) < 4096 &&
+         moved(before.heap, after.heap) < 1024 &&
          moved(before.resident, after.resident) < static_cast<long long>(mib) &&
          moved(before.mapped, after.mapped) < static_cast<long long>(mib);
   std::printf(

@@ -356,11 +356,13 @@ template <class Visit>
       const std::size_t length = std::size_t{run.io.size} * run.io.count;
       // The kernel puts the data on its own page of the mapping.
       if (run.io.data_offset > size || length > size - run.io.data_offset) break;
-      std::byte* data = reinterpret_cast<std::byte*>(&run) + run.io.data_offset;
-      if (run.io.direction == KVM_EXIT_IO_OUT) {
-        return detail::visited(IoOut{run.io.port, run.io.size, {data, length}}, visit);
+      auto* page = reinterpret_cast<std::byte*>(&run);
+      if (run.io.direction != KVM_EXIT_IO_OUT) {
+        return detail::visited(IoIn{run.io.port, run.io.size, {page + run.io.data_offset, length}},
+                               visit);
       }
-      return detail::visited(IoIn{run.io.port, run.io.size, {data, length}}, visit);
+      return detail::visited(IoOut{run.io.port, run.io.size, {page + run.io.data_offset, length}},
+                             visit);
     }
     case KVM_EXIT_MMIO: {
       if (run.mmio.len > sizeof(run.mmio.data)) break;
