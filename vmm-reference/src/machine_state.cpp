@@ -207,6 +207,15 @@ Result<void> save_machine(const Host& host, Machine& machine, Snapshot& snapshot
   return vmm_base::success();
 }
 
+Result<void> put_down_again(const Machine& machine, const Snapshot& snapshot) {
+  for (std::size_t id = 0; id < snapshot.vcpus.size(); ++id) {
+    const kvm_mp_state& state = snapshot.vcpus[id].mp_state;
+    if (state.mp_state != KVM_MP_STATE_UNINITIALIZED) continue;
+    VMM_CHECK(machine.vcpus[id].set_mp_state(state));
+  }
+  return vmm_base::success();
+}
+
 void save_ram(const Machine& machine, Snapshot& snapshot) {
   snapshot.ram_size = 0;
   for (const vm_memory::Region& region : machine.memory.regions()) {

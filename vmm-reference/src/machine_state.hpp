@@ -20,6 +20,10 @@ namespace vmm_reference {
 // vCPUs and interrupt controllers.
 [[nodiscard]] vmm_base::Result<void> save_machine(const Host& host, Machine& machine,
                                                   Snapshot& snapshot);
+// Where that has failed: a vCPU that was down may have stayed up, and must not run. Error, operand
+// the vCPU: nothing can be done about it.
+[[nodiscard]] vmm_base::Result<void> put_down_again(const Machine& machine,
+                                                    const Snapshot& snapshot);
 // Last of all, once nothing writes to it any more. A view of the machine's.
 void save_ram(const Machine& machine, Snapshot& snapshot);
 // All of that, into a machine that has just been created from it. EINVAL, operand the MSR's number,
