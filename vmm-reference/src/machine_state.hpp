@@ -35,7 +35,7 @@ void save_ram(const Machine& machine, Snapshot& snapshot);
 // The clocks, for which everything else has to be saved before, and restored after: as they are
 // when this is called; then as they were, `later` than that, from which moment they go on. They are
 // put back together, so that a pvclock that KVM hasn't written yet is right, too; and with them the
-// local APICs' timers that wait for a TSC. `guest_now` answers with a vCPU's own clock, ns, which
+// local APICs' timers. `guest_now` answers with a vCPU's own clock, ns, which
 // may be ahead of KVM's: no guest is to see time go back.
 [[nodiscard]] vmm_base::Result<void> save_clocks(
     const Machine& machine, const std::function<std::uint64_t(vmm_base::XenVcpuId)>& guest_now,

@@ -196,7 +196,10 @@ std::string save_native(const KvmDouble& kvm, const FromNowOn& from_now_on) {
 std::string restore_native(const KvmDouble& kvm, const FromNowOn& from_now_on) {
   return with_machine(kvm, from_now_on, [](const Host& host, Machine& machine) {
     Snapshot snapshot;
-    for (std::uint64_t id = 0; id < vcpus; ++id) snapshot.vcpus.push_back(sample_vcpu(id));
+    for (std::uint64_t id = 0; id < vcpus; ++id) {
+      snapshot.vcpus.push_back(sample_vcpu(id));
+      snapshot.vcpus.back().lapic.regs[0x390] = 1;  // its timer counts
+    }
     return restore_kvm_guest(host, machine, snapshot, std::chrono::nanoseconds(0));
   });
 }
