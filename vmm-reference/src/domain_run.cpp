@@ -6,6 +6,7 @@
 #include <new>
 #include <utility>
 
+#include "machine_state.hpp"
 #include "sandbox.hpp"
 
 namespace vmm_reference {
@@ -42,6 +43,20 @@ Result<bool> run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::
   run.loop.run();
   run.at_rest = nullptr;
   return !timed_out;
+}
+
+Result<void> with_vcpus_at_rest(VcpuThreads& threads, DomainRun& run, const Machine& machine,
+                                Snapshot snapshot, const SnapshotUse& save) {
+  threads.pause();
+  const Result<void> done = save(snapshot);
+  const Result<void> can_go_on = done ? done : put_down_again(machine, snapshot);
+  if (can_go_on) {
+    threads.resume();
+  } else {
+    run.states[can_go_on.error().operand].fault = can_go_on.error().message();
+    run.loop.stop();
+  }
+  return done;
 }
 
 }  // namespace vmm_reference

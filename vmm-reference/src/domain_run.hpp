@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "host_errors.hpp"
+#include "machine.hpp"
 #include "snapshot.hpp"
 #include "vcpu_loop.hpp"
 #include "vcpu_threads.hpp"
@@ -43,5 +44,10 @@ struct DomainRun {
 // Calls body(id, vcpu) on each vCPU's thread until each has returned, one has a fault, the loop is
 // stopped, or the time is out; false if that was it. Error: a thread couldn't be started.
 Result<bool> run_vcpus(VcpuThreads& threads, DomainRun& run, const VcpuThreads::Body& body);
+
+// `save` with the vCPUs at rest. Whatever it fails with, they go on; where one mustn't, the run
+// ends.
+Result<void> with_vcpus_at_rest(VcpuThreads& threads, DomainRun& run, const Machine& machine,
+                                Snapshot snapshot, const SnapshotUse& save);
 
 }  // namespace vmm_reference

@@ -161,11 +161,9 @@ Result<bool> run_as_kvm_guest(const Host& host, Machine& machine, std::span<Devi
     VMM_CHECK(restore_kvm_guest(host, machine, *run.from, run.later));
   }
   run.at_rest = [&](const SnapshotUse& use) {
-    threads.pause();
-    Snapshot snapshot;
-    auto done = with_kvm_guest_at_rest(host, machine, snapshot, use);
-    threads.resume();
-    return done;
+    return with_vcpus_at_rest(threads, run, machine, {}, [&](Snapshot& snapshot) {
+      return with_kvm_guest_at_rest(host, machine, snapshot, use);
+    });
   };
   return run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
     run_vcpu(

@@ -187,6 +187,36 @@ Result<void> restore_tsc_deadline(const kvm_ioctls::Vcpu& vcpu, const VcpuSnapsh
   return vmm_base::success();
 }
 
+// Of a local APIC: its timer's mode, the counts it began with and is at, and its divider.
+constexpr std::size_t apic_timer = 0x320;
+constexpr std::size_t apic_initial_count = 0x380;
+constexpr std::size_t apic_count = 0x390;
+constexpr std::size_t apic_divider = 0x3e0;
+constexpr std::uint32_t apic_by_tsc = 1u << 18;
+
+std::uint32_t apic_register(const kvm_lapic_state& apic, std::size_t at) {
+  std::uint32_t value = 0;
+  std::memcpy(&value, apic.regs + at, sizeof(value));
+  return value;
+}
+
+// Without a TSC deadline it counts down by the host's time, also while its guest stands still, or
+// is put together. A count is a ns, divided; none is a one-shot that has fired.
+Result<void> restore_apic_count(const kvm_ioctls::Vcpu& vcpu, const kvm_lapic_state& from,
+                                std::uint64_t skipped) {
+  const std::uint32_t count = apic_register(from, apic_count);
+  if ((apic_register(from, apic_timer) & apic_by_tsc) != 0 || count == 0) {
+    return vmm_base::success();
+  }
+  const std::uint32_t divider = apic_register(from, apic_divider);
+  const std::uint64_t passed = skipped >> (((divider & 3) + (divider >> 1 & 4) + 1) & 7);
+  const auto left = static_cast<std::uint32_t>(count > passed ? count - passed : 1);
+  // What has come to it since stays.
+  VMM_TRY(apic, vcpu.get_lapic());
+  std::memcpy(apic.regs + apic_count, &left, sizeof(left));
+  return vcpu.set_lapic(apic);
+}
+
 Result<int> nested_state_size(const Host& host) {
   return host.kvm.check_extension(KVM_CAP_NESTED_STATE);
 }
@@ -203,6 +233,15 @@ Result<void> save_machine(const Host& host, Machine& machine, Snapshot& snapshot
   for (std::uint32_t chip = 0; chip < snapshot.irqchips.size(); ++chip) {
     VMM_TRY(state, machine.vm.get_irqchip(chip));
     snapshot.irqchips[chip] = state;
+  }
+  return vmm_base::success();
+}
+
+Result<void> put_down_again(const Machine& machine, const Snapshot& snapshot) {
+  for (std::size_t id = 0; id < snapshot.vcpus.size(); ++id) {
+    const kvm_mp_state& state = snapshot.vcpus[id].mp_state;
+    if (state.mp_state != KVM_MP_STATE_UNINITIALIZED) continue;
+    VMM_CHECK(machine.vcpus[id].set_mp_state(state));
   }
   return vmm_base::success();
 }
@@ -285,7 +324,9 @@ Result<void> restore_clocks(const Machine& machine, const Snapshot& snapshot,
   }
   VMM_CHECK(machine.vm.set_clock(clock));
   for (std::size_t id = 0; id < machine.vcpus.size(); ++id) {
-    VMM_CHECK(restore_tsc_deadline(machine.vcpus[id], snapshot.vcpus[id]));
+    const VcpuSnapshot& from = snapshot.vcpus[id];
+    VMM_CHECK(restore_tsc_deadline(machine.vcpus[id], from));
+    VMM_CHECK(restore_apic_count(machine.vcpus[id], from.lapic, skipped));
   }
   return vmm_base::success();
 }

@@ -20,6 +20,10 @@ namespace vmm_reference {
 // vCPUs and interrupt controllers.
 [[nodiscard]] vmm_base::Result<void> save_machine(const Host& host, Machine& machine,
                                                   Snapshot& snapshot);
+// Where that has failed: a vCPU that was down may have stayed up, and must not run. Error, operand
+// the vCPU: nothing can be done about it.
+[[nodiscard]] vmm_base::Result<void> put_down_again(const Machine& machine,
+                                                    const Snapshot& snapshot);
 // Last of all, once nothing writes to it any more. A view of the machine's.
 void save_ram(const Machine& machine, Snapshot& snapshot);
 // All of that, into a machine that has just been created from it. EINVAL, operand the MSR's number,
@@ -31,7 +35,7 @@ void save_ram(const Machine& machine, Snapshot& snapshot);
 // The clocks, for which everything else has to be saved before, and restored after: as they are
 // when this is called; then as they were, `later` than that, from which moment they go on. They are
 // put back together, so that a pvclock that KVM hasn't written yet is right, too; and with them the
-// local APICs' timers that wait for a TSC. `guest_now` answers with a vCPU's own clock, ns, which
+// local APICs' timers. `guest_now` answers with a vCPU's own clock, ns, which
 // may be ahead of KVM's: no guest is to see time go back.
 [[nodiscard]] vmm_base::Result<void> save_clocks(
     const Machine& machine, const std::function<std::uint64_t(vmm_base::XenVcpuId)>& guest_now,

@@ -66,11 +66,8 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
     VMM_CHECK(rest.restore(*run.from, run.later));
   }
   run.at_rest = [&](const SnapshotUse& use) {
-    threads.pause();
-    Snapshot snapshot{.mode = mode};
-    auto done = rest.with(snapshot, use);
-    threads.resume();
-    return done;
+    return with_vcpus_at_rest(threads, run, machine, {.mode = mode},
+                              [&](Snapshot& snapshot) { return rest.with(snapshot, use); });
   };
 
   std::optional<TimerMover> mover;

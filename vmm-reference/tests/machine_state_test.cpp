@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -103,6 +105,83 @@ TEST_F(MachineState, AfterASaveADeadlineIsArmedAnew) {
   const auto armed = deadlines();
   ASSERT_EQ(armed.size(), 2u);
   EXPECT_GT(armed.front(), places(KVM_SET_DEVICE_ATTR).back());
+}
+
+// --- without a TSC deadline ---
+
+constexpr std::uint32_t one_shot = 0xec;  // the mode, and a vector
+constexpr std::uint32_t periodic = 0xec | 1u << 17;
+constexpr std::uint32_t by_tsc = 0xec | 1u << 18;
+constexpr std::uint32_t by_16 = 3;
+constexpr std::uint32_t by_1 = 0xb;
+
+kvm_lapic_state apic(std::uint32_t timer, std::uint32_t count, std::uint32_t divider = by_16) {
+  constexpr std::uint32_t initial_count = 1'000'000;
+  kvm_lapic_state state{};
+  std::memcpy(state.regs + 0x320, &timer, sizeof(timer));
+  std::memcpy(state.regs + 0x380, &initial_count, sizeof(initial_count));
+  std::memcpy(state.regs + 0x390, &count, sizeof(count));
+  std::memcpy(state.regs + 0x3e0, &divider, sizeof(divider));
+  return state;
+}
+std::uint32_t count_of(const kvm_lapic_state& state) {
+  std::uint32_t count = 0;
+  std::memcpy(&count, state.regs + 0x390, sizeof(count));
+  return count;
+}
+
+struct ApicCount : MachineState {
+  // What was counted down from once the clocks were back; nothing, where it wasn't begun anew.
+  [[nodiscard]] std::optional<std::uint32_t> begun_anew() const {
+    const std::size_t at = places(KVM_SET_LAPIC).back();
+    if (at < places(KVM_SET_CLOCK).back()) return std::nullopt;
+    return count_of(kvm.calls()[at].argument<kvm_lapic_state>());
+  }
+  std::optional<std::uint32_t> restored(const kvm_lapic_state& state,
+                                        std::chrono::nanoseconds later = {}) {
+    for (VcpuSnapshot& vcpu : snapshot.vcpus) vcpu.lapic = state;
+    EXPECT_TRUE(restore_kvm_guest(host, machine, snapshot, later));
+    return begun_anew();
+  }
+};
+
+TEST_F(ApicCount, GoesOnWithTheClocks) {
+  EXPECT_EQ(restored(apic(one_shot, 600'000)), 600'000u);
+  EXPECT_EQ(restored(apic(periodic, 600'000)), 600'000u);
+}
+TEST_F(ApicCount, SkipsWhatTheGuestsClockSkips) {
+  using std::chrono::microseconds;
+  EXPECT_EQ(restored(apic(one_shot, 600'000), microseconds(1'600)), 500'000u);
+  EXPECT_EQ(restored(apic(one_shot, 600'000, by_1), microseconds(100)), 500'000u);
+  EXPECT_EQ(restored(apic(one_shot, 600'000, 0), microseconds(200)), 500'000u);
+  EXPECT_EQ(restored(apic(one_shot, 600'000, 8), microseconds(3'200)), 500'000u);
+}
+TEST_F(ApicCount, WhatHasPassedMeanwhileFiresAtOnce) {
+  EXPECT_EQ(restored(apic(one_shot, 600'000), std::chrono::hours(24)), 1u);
+  EXPECT_EQ(restored(apic(periodic, 600'000), std::chrono::hours(24)), 1u);
+}
+TEST_F(ApicCount, WhatHasFiredDoesNotFireAgain) {
+  EXPECT_EQ(restored(apic(one_shot, 0)), std::nullopt);
+}
+TEST_F(ApicCount, IsNoneWhereTheTscIsTheDeadline) {
+  EXPECT_EQ(restored(apic(by_tsc, 600'000)), std::nullopt);
+}
+
+// It has run on by the host's time while the guest was saved; an interrupt that came is kept.
+TEST_F(ApicCount, AfterASaveItIsAsItWas) {
+  kvm_lapic_state now = apic(one_shot, 600'000);
+  kvm.on<kvm_lapic_state>(KVM_GET_LAPIC, [&now](kvm_lapic_state& to) {
+    to = now;
+    return 0;
+  });
+  Snapshot saved;
+  ASSERT_TRUE(with_kvm_guest_at_rest(host, machine, saved, [&](Snapshot&) {
+    now = apic(one_shot, 200'000);
+    now.regs[0x200] = 1;
+    return vmm_base::Result<void>(vmm_base::success());
+  }));
+  EXPECT_EQ(begun_anew(), 600'000u);
+  EXPECT_EQ(kvm.calls(KVM_SET_LAPIC).back().argument<kvm_lapic_state>().regs[0x200], 1);
 }
 
 }  // namespace

@@ -72,8 +72,15 @@ Unseen::~Unseen() { --unseen; }
 
 namespace {
 
-void* allocate(std::size_t size) noexcept {
-  return fails("operator new", Of::allocations) ? nullptr : std::malloc(size);
+void* allocate(std::size_t size, std::size_t alignment) noexcept {
+  if (fails("operator new", Of::allocations)) return nullptr;
+  void* memory = nullptr;
+  return ::posix_memalign(&memory, alignment, size) == 0 ? memory : nullptr;
+}
+void* allocate_or_throw(std::size_t size, std::size_t alignment) {
+  void* memory = allocate(size, alignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
 }
 
 }  // namespace
@@ -83,15 +90,21 @@ void* allocate(std::size_t size) noexcept {
 // --- the language's: all others of it go through these ---
 
 void* operator new(std::size_t size) {
-  void* memory = failing::allocate(size);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
+  return failing::allocate_or_throw(size, __STDCPP_DEFAULT_NEW_ALIGNMENT__);
+}
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return failing::allocate_or_throw(size, static_cast<std::size_t>(alignment));
 }
 void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-  return failing::allocate(size);
+  return failing::allocate(size, __STDCPP_DEFAULT_NEW_ALIGNMENT__);
+}
+void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return failing::allocate(size, static_cast<std::size_t>(alignment));
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 // --- the C library's ---
 

@@ -2,6 +2,7 @@
 //
 // Every function of every public header, compiled. What only some test needs would else be missing
 // from what tests/coverage/run counts; and a template that doesn't compile would go unseen.
+#include "xen_timer/alarm.hpp"
 #include "xen_timer/concepts.hpp"
 #include "xen_timer/deadline.hpp"
 #include "xen_timer/delegated_backend.hpp"

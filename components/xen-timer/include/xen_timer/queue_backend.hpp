@@ -11,81 +11,30 @@
 // cancelled, so that no event of an old deadline follows.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <concepts>
-#include <condition_variable>
+#include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <mutex>
-#include <vector>
+#include <optional>
+#include <utility>
 
+#include "xen_timer/alarm.hpp"
 #include "xen_timer/concepts.hpp"
 #include "xen_timer/deadline.hpp"
-#include "xen_timer/timer_queue.hpp"
+#include "xen_timer/queue_state.hpp"
 
 namespace xen_timer {
 
-// now: the host's clock. set: be readable from then on, HostTime::max() for never, and no longer
-// for what was set before. fd: what is readable, -1 if that isn't a file descriptor. There may be a
-// clear, too, which expire() calls first: be no longer readable for what has passed.
-template <class A>
-concept Alarm = requires(A& alarm, xen_clock::HostTime due) {
-  { alarm.now() } -> std::same_as<xen_clock::HostTime>;
-  { alarm.set(due) } -> std::same_as<Result<void>>;
-  { alarm.fd() } -> std::same_as<int>;
-};
-
-// One that is readable before it is due, and has the rest waited for by expire():
-// spinning_backend.hpp. woke: expire() has begun. begin_wait: whether the rest until `due` is to be
-// waited for now. wait: does so, until it is due or set() is called; the only one during which
-// others may be. end_wait: it has ended.
-template <class A>
-concept EarlyAlarm = Alarm<A> && requires(A& alarm, xen_clock::HostTime due) {
-  {alarm.woke()};
-  { alarm.begin_wait(due) } -> std::same_as<bool>;
-  {alarm.wait()};
-  {alarm.end_wait()};
-};
-
-// A timer in the kernel for each vCPU's single shot. Calls for one vCPU never overlap; all but bind
-// are made only while a port is bound. No event of an old deadline follows any but armed.
-// horizon: how far ahead a deadline may be; max() for any. Where it isn't max(), expire()'s thread
-//   arms, too, once a deadline has come that near.
-// bind: the port that the event goes to, 0 for none; stops the timer.
-// arm, cancel: the guest's call has been served so.
-// park: stops the timer, as its deadline is kept elsewhere; the guest's next call must come to us.
-// armed: the deadline, none if it has fired.
-// settle: after park, where the kernel may know that a deadline has passed before its event is
-//   there: waits until it is. It may be missing; called by pause, bind and hand_over.
-template <class P>
-concept KernelPath = requires(P& path, XenVcpuId vcpu, EventPort port, GuestTime time) {
-  { P::horizon } -> std::convertible_to<Duration>;
-  { path.bind(vcpu, port) } -> std::same_as<Result<void>>;
-  { path.arm(vcpu, port, time, time) } -> std::same_as<Result<void>>;
-  { path.cancel(vcpu, port) } -> std::same_as<Result<void>>;
-  { path.park(vcpu) } -> std::same_as<Result<void>>;
-  { path.armed(vcpu) } -> std::same_as<Result<std::optional<GuestTime>>>;
-};
-
-struct NoKernelPath {
-  // Nothing is given to it. Deadlines that are further ahead than this are looked at again before.
-  static constexpr Duration horizon = std::chrono::milliseconds(125);
-  static Result<void> bind(XenVcpuId, EventPort) { return vmm_base::success(); }
-  static Result<void> arm(XenVcpuId, EventPort, GuestTime, GuestTime) {
-    return vmm_base::success();
-  }
-  static Result<void> cancel(XenVcpuId, EventPort) { return vmm_base::success(); }
-  static Result<void> park(XenVcpuId) { return vmm_base::success(); }
-  static Result<std::optional<GuestTime>> armed(XenVcpuId) { return std::optional<GuestTime>{}; }
-};
-
 template <Alarm A, KernelPath P = NoKernelPath>
 class QueueBackend {
-  static constexpr bool has_path = !std::same_as<P, NoKernelPath>;
+  using State = detail::QueueState<A, P>;
+  using Timer = typename State::Timer;
+  using Vcpu = typename State::Vcpu;
+  static constexpr bool has_path = State::has_path;
   static constexpr bool can_promote = has_path && P::horizon != Duration::max();
   struct Nothing {
     void operator()() const noexcept {}
@@ -328,111 +277,6 @@ class QueueBackend {
   }
 
  private:
-  struct Timer {
-    // Served at its deadline, a periodic one: the next tick is a period after the last one due.
-    void tick(GuestTime now) noexcept {
-      last_tick = xen_timer::last_tick(deadline, period, now);
-      deadline = xen_clock::saturating_add(last_tick, period);
-      checks = 0;
-    }
-    // How long to wait after a look that was for nothing: a planned one, or the host's clock was
-    // ahead of the guest's, or the event couldn't be raised. The last two wait longer each time,
-    // for a guest can make its clock stand still by writing to its page, and must not keep us
-    // awake.
-    Duration wait(GuestTime now) noexcept {
-      const Duration rest = xen_clock::time_left(now, deadline);
-      if (rest > look_ahead) {
-        return xen_clock::check_due({}, now, deadline, look_ahead).time_since_epoch();
-      }
-      return std::max(rest, Duration(std::int64_t{1000} << std::min(checks++, 20u)));
-    }
-
-    GuestTime deadline{};
-    GuestTime armed_at{};      // the guest's clock when last read
-    Duration period{};         // 0: a single shot, or stopped
-    GuestTime last_tick{};     // Xen's periodic_last_event
-    std::uint32_t checks = 0;  // looks for nothing
-    bool for_path = false;     // waits here only until the kernel path may have it
-    bool serving = false;      // out of the queue, and a call out is being made for it
-  };
-
-  struct Vcpu {
-    std::atomic<std::uint32_t> port = 0;
-    // Used by whoever arms: the vCPU's thread, or expire()'s while the timer is being served.
-    bool may_give = has_path;
-    bool given = false;  // The path has a deadline, unless that has passed; it is the Timer's, too.
-  };
-
-  struct State {
-    State(A a, P p, std::uint32_t vcpu_count)
-        : alarm(std::move(a)),
-          path(std::move(p)),
-          queue(2 * vcpu_count),
-          timers(2 * std::size_t{vcpu_count}),
-          vcpus(vcpu_count) {}
-
-    [[nodiscard]] std::uint32_t count() const noexcept {
-      return static_cast<std::uint32_t>(vcpus.size());
-    }
-    [[nodiscard]] std::uint32_t ticks_of(XenVcpuId vcpu) const noexcept {
-      return count() + vcpu.value;
-    }
-    Timer& wait_until_idle(std::unique_lock<std::mutex>& lock, std::uint32_t id) {
-      Timer& timer = timers[id];
-      idle.wait(lock, [&] { return !timer.serving; });
-      return timer;
-    }
-    [[nodiscard]] xen_clock::HostTime due(const Timer& timer, GuestTime now) noexcept {
-      return xen_clock::check_due(alarm.now(), now, timer.deadline, look_ahead);
-    }
-    [[nodiscard]] xen_clock::HostTime next_due() const noexcept {
-      return queue.empty() ? xen_clock::HostTime::max() : queue.first_due();
-    }
-    // Waits for a timer's deadline from now on. An alarm that is set for earlier does for it, too.
-    Result<void> put_in(std::uint32_t id, GuestTime now) {
-      Timer& timer = timers[id];
-      timer.armed_at = now;
-      timer.checks = 0;
-      const auto at = due(timer, now);
-      queue.set(id, at);
-      // Not for `at`: an earlier one may be waiting for an alarm that couldn't be set.
-      return paused || at >= alarm_due ? vmm_base::success() : set_alarm(next_due());
-    }
-    // For the earliest, where the alarm was early and that is near.
-    void wait_for_next(std::unique_lock<std::mutex>& lock) {
-      if constexpr (EarlyAlarm<A>) {
-        while (!paused && !queue.empty() && alarm.begin_wait(queue.first_due())) {
-          lock.unlock();
-          alarm.wait();
-          lock.lock();
-          alarm.end_wait();
-        }
-      }
-    }
-    Result<void> set_alarm(xen_clock::HostTime at) {
-      if (at == alarm_due && at == xen_clock::HostTime::max()) return vmm_base::success();
-      return set_alarm_anew(at);
-    }
-    Result<void> set_alarm_anew(xen_clock::HostTime at) {
-      alarm_due = at;
-      Result<void> set = alarm.set(at);
-      if (!set) alarm_due = xen_clock::HostTime::max();  // so that the next one is tried again
-      return set;
-    }
-
-    A alarm;
-    P path;
-    std::mutex mutex;  // of all below but vcpus
-    std::condition_variable idle;
-    TimerQueue queue;
-    std::vector<Timer> timers;  // by Xen vCPU id: single shots, then periodic ones
-    xen_clock::HostTime alarm_due = xen_clock::HostTime::max();
-    std::atomic<bool> paused = false;  // changed with `mutex` held
-    std::vector<Vcpu> vcpus;           // by Xen vCPU id
-  };
-
-  static constexpr Duration look_ahead = std::min<Duration>(P::horizon, NoKernelPath::horizon);
-
   static Result<void> first_error(Result<void> first, Result<void> second) {
     return first ? second : first;
   }
