@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
@@ -37,8 +38,8 @@ T must(vmm_base::Result<T> result) {
 struct KvmDevice : testing::Test {
   void SetUp() override {
     // The lab is there for its /dev/kvm.
-    if (::access("/dev/kvm", F_OK) != 0 && std::getenv("LAB") == nullptr) {
-      GTEST_SKIP() << "no /dev/kvm here";
+    if (::access("/dev/kvm", R_OK | W_OK) != 0 && std::getenv("LAB") == nullptr) {
+      GTEST_SKIP() << "no /dev/kvm here that may be opened: " << std::strerror(errno);
     }
     auto opened = Kvm::open();
     ASSERT_TRUE(opened) << opened.error().message();

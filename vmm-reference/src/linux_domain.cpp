@@ -218,19 +218,20 @@ void take_snapshot(DomainRun& run, PcPorts& pc, const Options& options) {
   }
   const auto start = std::chrono::steady_clock::now();
   std::uint64_t size = 0;
+  std::optional<ByteProgress> progress(std::in_place, "saving to " + options.snapshot_to);
   const auto write = [&](Snapshot& snapshot) {
-    ByteProgress progress("saving to " + options.snapshot_to);
     snapshot.boot = options.boot;
     snapshot.ports = pc.save();
     return replace_file(options.snapshot_to, [&](const ByteSink& file) {
       return write_snapshot(snapshot, [&](std::span<const std::byte> bytes) {
         size += bytes.size();
-        progress.done(bytes.size());
+        progress->done(bytes.size());
         return file(bytes);
       });
     });
   };
   const auto done = or_no_memory([&] { return run.at_rest(write); });
+  progress.reset();
   if (!done) {
     std::fprintf(stderr, "%svmm-reference: no snapshot: %s: %s%s", end, options.snapshot_to.c_str(),
                  done.error().message().c_str(), end);
@@ -261,6 +262,7 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
   IrqRoutes routes(machine.vm);
   std::unique_ptr<VfioDevices> vfio;
   if (!options.vfio.empty()) {
+    const BlockingProgress progress("letting --vfio reach the guest's memory");
     auto opened = VfioDevices::open(options.vfio, machine, routes);
     if (auto* message = std::get_if<std::string>(&opened)) return std::move(*message);
     vfio = std::get<std::unique_ptr<VfioDevices>>(std::move(opened));
@@ -278,6 +280,7 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
     }
   }
   if (saved == nullptr) {
+    const BlockingProgress progress("unpacking " + options.kernel);
     if (auto failed = load(machine, files, options, vfio != nullptr); !failed.empty()) {
       return failed;
     }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "progress.hpp"
 #include "vcpu_tsc.hpp"
 #include "vmm_base/guest_address.hpp"
 #include "xen_clock/pvclock.hpp"
@@ -256,6 +257,7 @@ void save_ram(const Machine& machine, Snapshot& snapshot) {
 
 Result<void> restore_machine(const Host& host, const Machine& machine, const Snapshot& snapshot) {
   VMM_TRY(nested_size, nested_state_size(host));
+  const BlockingProgress progress("restoring the guest's memory");
   for (const RamSnapshot& ram : snapshot.ram) {
     for (const RamSnapshot::Run& run : ram.runs) {
       std::byte* to = machine.memory.host(ram.gpa + run.offset, run.bytes.size());

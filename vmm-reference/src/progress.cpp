@@ -4,9 +4,19 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <exception>
 #include <utility>
 
 namespace vmm_reference {
+
+namespace {
+
+void say(const std::string& what, std::chrono::seconds passed) {
+  std::fprintf(stderr, "\r\x1b[K%s: %lld s", what.c_str(), static_cast<long long>(passed.count()));
+}
+void unsay() { std::fprintf(stderr, "\r\x1b[K"); }
+
+}  // namespace
 
 Progress::Progress(boost::asio::io_context& loop, std::string what)
     : tick_(loop), what_(std::move(what)) {
@@ -14,7 +24,7 @@ Progress::Progress(boost::asio::io_context& loop, std::string what)
 }
 
 Progress::~Progress() {
-  if (passed_.count() != 0) std::fprintf(stderr, "\r\x1b[K");
+  if (passed_.count() != 0) unsay();
 }
 
 void Progress::wait(std::chrono::seconds ahead) {
@@ -22,10 +32,41 @@ void Progress::wait(std::chrono::seconds ahead) {
   tick_.async_wait([this, ahead](boost::system::error_code cancelled) {
     if (cancelled) return;
     passed_ += ahead;
-    std::fprintf(stderr, "\r\x1b[K%s: %lld s", what_.c_str(),
-                 static_cast<long long>(passed_.count()));
+    say(what_, passed_);
     wait(std::chrono::seconds(1));
   });
+}
+
+BlockingProgress::BlockingProgress(std::string what, bool terminal) : what_(std::move(what)) {
+  if (!terminal) return;
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::exception&) {
+    // The work is worth more than the word.
+  }
+}
+
+BlockingProgress::~BlockingProgress() {
+  if (!thread_.joinable()) return;
+  {
+    const std::scoped_lock lock(mutex_);
+    is_over_ = true;
+  }
+  ended_.notify_one();
+  thread_.join();
+}
+
+void BlockingProgress::run() {
+  std::chrono::seconds passed{2};
+  auto next = std::chrono::steady_clock::now() + passed;
+  std::unique_lock lock(mutex_);
+  bool said = false;
+  while (!ended_.wait_until(lock, next, [this] { return is_over_; })) {
+    said = true;
+    say(what_, passed++);
+    next += std::chrono::seconds(1);
+  }
+  if (said) unsay();
 }
 
 ByteProgress::ByteProgress(std::string what, bool terminal)
@@ -34,7 +75,7 @@ ByteProgress::ByteProgress(std::string what, bool terminal)
       next_(std::chrono::steady_clock::now() + std::chrono::seconds(2)) {}
 
 ByteProgress::~ByteProgress() {
-  if (said_) std::fprintf(stderr, "\r\x1b[K");
+  if (said_) unsay();
 }
 
 void ByteProgress::done(std::uint64_t bytes) {

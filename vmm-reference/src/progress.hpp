@@ -8,8 +8,11 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <string>
+#include <thread>
 
 namespace vmm_reference {
 
@@ -29,7 +32,26 @@ class Progress {
   std::chrono::seconds passed_{0};  // 0: nothing was said
 };
 
-// The same of work that has no loop, and knows how far it is.
+// The same of work that has no loop: said by a thread, which the sandbox lets the main thread start
+// only while it makes machines.
+class BlockingProgress {
+ public:
+  explicit BlockingProgress(std::string what, bool terminal = ::isatty(STDERR_FILENO) != 0);
+  ~BlockingProgress();
+  BlockingProgress(const BlockingProgress&) = delete;
+  BlockingProgress& operator=(const BlockingProgress&) = delete;
+
+ private:
+  void run();
+
+  std::string what_;
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  bool is_over_ = false;
+  std::thread thread_;
+};
+
+// The same of work that can start no thread, and knows how far it is.
 class ByteProgress {
  public:
   explicit ByteProgress(std::string what, bool terminal = ::isatty(STDERR_FILENO) != 0);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "progress.hpp"
 #include "snapshot_format.hpp"
 
 namespace vmm_reference {
@@ -11,6 +12,7 @@ namespace vmm_reference {
 std::variant<SavedGuest, std::string> SavedGuest::open(const std::string& path) {
   auto file = linux_loader::MappedFile::open(path.c_str());
   if (!file) return path + ": " + file.error().message();
+  const BlockingProgress progress("reading " + path);
   auto snapshot = read_snapshot(file.value().bytes());
   if (!snapshot) return path + ": " + snapshot.error().message();
   return SavedGuest(std::move(file).assume_value(), std::move(snapshot).assume_value());
