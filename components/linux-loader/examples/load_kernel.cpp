@@ -2,6 +2,8 @@
 //
 // Loads a kernel, Debian's or an ELF guest of your own, and says where its vCPU starts:
 // load_kernel FILE
+#include "load_kernel.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <cinttypes>
@@ -9,12 +11,8 @@
 #include <cstring>
 #include <vector>
 
-#include "linux_loader/acpi.hpp"
-#include "linux_loader/boot.hpp"
 #include "linux_loader/elf.hpp"
 #include "linux_loader/mapped_file.hpp"
-
-using namespace linux_loader;
 
 // RAM from address 0.
 class Memory {
@@ -38,23 +36,6 @@ class Memory {
   }
   std::vector<std::byte> bytes_;
 };
-
-// Debian's kernel; then set the boot vCPU's registers and segments from the CpuState. The others
-// wait for INIT.
-LoadResult<CpuState> boot_debian(Memory& memory, std::span<const std::byte> vmlinuz,
-                                 std::span<const std::byte> initrd, std::uint64_t ram_size,
-                                 std::span<const AcpiCpu> cpus) {
-  if (!write_acpi_tables(memory, {.cpus = cpus})) {
-    return LoadError{"can't hold ACPI tables", rsdp_gpa.value, "guest memory"};
-  }
-  const auto map = pc_memory_map(ram_size);
-  return load_linux(memory, {.kernel = vmlinuz,
-                             .initramfs = initrd,
-                             .cmdline = "console=ttyS0",
-                             .memory_map = map,
-                             .rsdp = rsdp_gpa,
-                             .entry = Entry::pvh});
-}
 
 LoadResult<std::uint64_t> entry_of(Memory& memory, std::span<const std::byte> file,
                                    std::uint64_t ram_size) {

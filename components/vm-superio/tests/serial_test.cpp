@@ -2,40 +2,17 @@
 #include "vm_superio/serial.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
-#include <rapidcheck/gtest.h>
 
-#include <ctime>
-#include <deque>
-#include <numeric>
 #include <string>
 #include <vector>
 
-#include "vm_superio/i8042.hpp"
-#include "vm_superio/rtc.hpp"
+#include "serial_line.hpp"
 
 namespace vm_superio {
 namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-constexpr std::uint16_t rbr = 0, thr = 0, ier = 1, iir = 2, fcr = 2, lcr = 3, mcr = 4, lsr = 5,
-                        msr = 6, scr = 7;
-
-struct Line {
-  void transmit(std::uint8_t byte) { output.push_back(static_cast<char>(byte)); }
-  void set_interrupt(bool level) {
-    EXPECT_NE(level, interrupt) << "called without a change";
-    interrupt = level;
-    ++changes;
-  }
-  void ready_for_input() { ++ready; }
-
-  std::string output;
-  bool interrupt = false;
-  int changes = 0;
-  int ready = 0;
-};
 static_assert(SerialLine<Line>);
 struct NoInput {
   void transmit(std::uint8_t);
@@ -333,61 +310,6 @@ TEST_F(SerialTest, LinuxFindsA16550A) {
   EXPECT_EQ(read_all().size(), 16u);
 }
 
-// --- The README's example, word for word ---
-
-struct Com1 {
-  void transmit(std::uint8_t byte) { console.push_back(static_cast<char>(byte)); }
-  void set_interrupt(bool level) { irq4 = level; }
-  void ready_for_input() { want_input = true; }
-
-  std::string console;
-  bool irq4 = false;
-  bool want_input = true;
-};
-
-// An OUT or IN of the guest's; whether it goes on.
-template <class Rtc>
-bool handle_port(Serial<Com1>& com1, Rtc& rtc, std::uint16_t port, bool is_write,
-                 std::uint8_t& value) {
-  const auto device = [&](auto& it, unsigned first) {
-    if (is_write) {
-      it.write(port - first, value);
-    } else {
-      value = it.read(port - first);
-    }
-    return true;
-  };
-  if (port >= 0x3f8 && port < 0x400) return device(com1, 0x3f8);
-  if (port == 0x70 || port == 0x71) return device(rtc, 0x70);
-  if (is_write) return !i8042_resets(port, value);
-  const bool keyboard = port == i8042_data_port || port == i8042_command_port;
-  value = keyboard ? i8042_read(port) : 0xff;  // Nobody answers.
-  return true;
-}
-
-TEST(Readme, ExampleServesPorts) {
-  Com1 line;
-  Serial<Com1> com1(line);
-  Rtc rtc([] { return std::time_t{0}; });
-  const auto out = [&](std::uint16_t port, std::uint8_t value) {
-    return handle_port(com1, rtc, port, true, value);
-  };
-  const auto in = [&](std::uint16_t port) {
-    std::uint8_t value = 0;
-    EXPECT_TRUE(handle_port(com1, rtc, port, false, value));
-    return value;
-  };
-  EXPECT_TRUE(out(0x3f8, 'x'));
-  EXPECT_EQ(line.console, "x");
-  EXPECT_EQ(in(0x3fd), 0x60);
-  EXPECT_TRUE(out(0x70, 9));
-  EXPECT_EQ(in(0x71), 0x70);
-  EXPECT_EQ(in(0x64), 0);
-  EXPECT_EQ(in(0x80), 0xff);
-  EXPECT_TRUE(out(0x64, 0xd1));
-  EXPECT_FALSE(out(0x64, 0xfe));
-}
-
 // --- Save and restore ---
 
 TEST_F(SerialTest, GoesOnWhereItWasSaved) {
@@ -433,111 +355,6 @@ TEST_F(SerialTest, RefusesStatesThatCannotBe) {
   state = {};
   state.modem_delta = 0x10;
   expect_refused(state);
-}
-
-// --- Whatever the guest does ---
-
-struct Step {
-  enum Kind { in, out, typed } kind;
-  std::uint16_t offset;
-  std::uint8_t value;  // typed: how many bytes
-};
-
-rc::Gen<std::vector<Step>> steps() {
-  return rc::gen::container<std::vector<Step>>(rc::gen::map(
-      rc::gen::tuple(rc::gen::element(Step::in, Step::out, Step::out, Step::typed),
-                     rc::gen::inRange<std::uint16_t>(0, 8), rc::gen::arbitrary<std::uint8_t>()),
-      [](const auto& t) {
-        return Step{std::get<0>(t), std::get<1>(t), std::get<2>(t)};
-      }));
-}
-
-int take(Serial<Line>& serial, const Step& step) {
-  switch (step.kind) {
-    case Step::in:
-      return serial.read(step.offset);
-    case Step::out:
-      serial.write(step.offset, step.value);
-      return 0;
-    case Step::typed:
-      break;
-  }
-  Bytes bytes(step.value % 40);
-  std::iota(bytes.begin(), bytes.end(), step.value);
-  const std::size_t room = serial.room();
-  const std::size_t taken = serial.receive(bytes);
-  RC_ASSERT(taken == std::min(room, bytes.size()));
-  return static_cast<int>(taken);
-}
-
-RC_GTEST_PROP(AnyGuest, SeesTheLineHighExactlyWhileAnInterruptIsPending, ()) {
-  Line line;
-  Serial<Line> serial(line);
-  for (const Step& step : *steps()) {
-    take(serial, step);
-    // A copy, as reading IIR acknowledges.
-    Line copied_line;
-    Serial<Line> copy(copied_line);
-    RC_ASSERT(copy.restore(serial.state()).has_value());
-    const bool connected = (copy.read(mcr) & 0x18) == 0x08;
-    RC_ASSERT(line.interrupt == (connected && (copy.read(iir) & 1) == 0));
-    RC_ASSERT(serial.room() <= 16);
-  }
-}
-
-RC_GTEST_PROP(AnyGuest, ReadsAllThatWasTypedInOrder, ()) {
-  Line line;
-  Serial<Line> serial(line);
-  std::deque<std::uint8_t> typed;
-  serial.write(fcr, 1);
-  std::uint8_t next = 0;
-  for (const Step& step : *steps()) {
-    if (step.kind == Step::typed) {
-      Bytes bytes(step.value % 40);
-      for (auto& byte : bytes) byte = next++;
-      const auto taken = serial.receive(bytes);
-      next = static_cast<std::uint8_t>(next - (bytes.size() - taken));
-      typed.insert(typed.end(), bytes.begin(), bytes.begin() + static_cast<long>(taken));
-    } else if (step.kind == Step::in && step.offset == rbr) {
-      const std::uint8_t expected = typed.empty() ? 0 : typed.front();
-      if (!typed.empty()) typed.pop_front();
-      RC_ASSERT(serial.read(rbr) == expected);
-    } else if (step.kind == Step::in) {
-      (void)serial.read(step.offset);
-    } else if (step.offset == ier || step.offset == scr) {
-      serial.write(step.offset, step.value);
-    }
-    RC_ASSERT(((serial.read(lsr) & 1) != 0) == !typed.empty());
-  }
-}
-
-RC_GTEST_PROP(AnyGuest, DoesntNoticeASaveAndRestore, ()) {
-  Line line, restored_line;
-  Serial<Line> serial(line);
-  for (const Step& step : *steps()) take(serial, step);
-  Serial<Line> restored(restored_line);
-  RC_ASSERT(restored.restore(serial.state()).has_value());
-  const auto output = line.output.size();
-  const auto ready = line.ready;
-  for (const Step& step : *steps()) {
-    RC_ASSERT(take(serial, step) == take(restored, step));
-    RC_ASSERT(line.interrupt == restored_line.interrupt);
-  }
-  RC_ASSERT(line.output.substr(output) == restored_line.output);
-  RC_ASSERT(line.ready - ready == restored_line.ready);
-  RC_ASSERT(serial.state() == restored.state());
-}
-
-RC_GTEST_PROP(AnyGuest, IsAskedForMoreAfterARefusalOnceItHasReadAll, ()) {
-  Line line;
-  Serial<Line> serial(line);
-  for (const Step& step : *steps()) take(serial, step);
-  serial.write(lcr, 0);
-  serial.write(mcr, 0);
-  const int before = line.ready;
-  const bool refused = serial.state().input_refused;
-  while ((serial.read(lsr) & 1) != 0) (void)serial.read(rbr);
-  RC_ASSERT(line.ready == before + (refused ? 1 : 0));
 }
 
 }  // namespace
