@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <utility>
 
 #include "report.hpp"
 
@@ -25,6 +26,14 @@ std::string padded(const std::string& text, std::size_t width) {
 std::string seconds(std::uint64_t ns) {
   const std::string rest = std::to_string(ns % 1'000'000'000);
   return std::to_string(ns / 1'000'000'000) + "." + std::string(9 - rest.size(), '0') + rest;
+}
+
+// Calls each(name, count) for every hypercall that came.
+template <class Each>
+void each_call(const VcpuCounts& counts, const Each& each) {
+  for (std::size_t kind = 0; kind < call_kinds; ++kind) {
+    if (counts.calls[kind] != 0) each(call_name(kind), std::to_string(counts.calls[kind]));
+  }
 }
 
 }  // namespace
@@ -51,10 +60,9 @@ std::string counts_row(const RunCounts& run, const std::string& vcpu, const Vcpu
 
 std::string calls_text(const VcpuCounts& counts) {
   std::string text;
-  for (std::size_t kind = 0; kind < call_kinds; ++kind) {
-    if (counts.calls[kind] == 0) continue;
-    text += (text.empty() ? "" : ", ") + call_name(kind) + " " + std::to_string(counts.calls[kind]);
-  }
+  each_call(counts, [&](const std::string& name, const std::string& count) {
+    text += (text.empty() ? "" : ", ") + name + " " + count;
+  });
   return text;
 }
 
@@ -95,12 +103,9 @@ std::string to_json(const VcpuCounts& counts) {
   }
   out += R"(], "hypercalls": {)";
   bool first = true;
-  for (std::size_t kind = 0; kind < call_kinds; ++kind) {
-    if (counts.calls[kind] == 0) continue;
-    out += (first ? "" : ", ") + json_string(call_name(kind)) + ": " +
-           std::to_string(counts.calls[kind]);
-    first = false;
-  }
+  each_call(counts, [&](const std::string& name, const std::string& count) {
+    out += (std::exchange(first, false) ? "" : ", ") + json_string(name) + ": " + count;
+  });
   return out + "}}";
 }
 
@@ -154,11 +159,9 @@ std::string to_openmetrics(std::span<const RunCounts> runs) {
   });
   family("vmm_hypercalls_punted", "counter", "Hypercalls that came to the VMM.");
   all([&](const std::string& labels, const VcpuCounts& counts) {
-    for (std::size_t kind = 0; kind < call_kinds; ++kind) {
-      if (counts.calls[kind] == 0) continue;
-      sample("vmm_hypercalls_punted_total", labels + ",hypercall=\"" + call_name(kind) + "\"",
-             std::to_string(counts.calls[kind]));
-    }
+    each_call(counts, [&](const std::string& name, const std::string& count) {
+      sample("vmm_hypercalls_punted_total", labels + ",hypercall=\"" + name + "\"", count);
+    });
   });
   return out + "# EOF\n";
 }

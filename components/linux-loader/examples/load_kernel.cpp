@@ -4,38 +4,11 @@
 // load_kernel FILE
 #include "load_kernel.hpp"
 
-#include <algorithm>
-#include <cerrno>
 #include <cinttypes>
 #include <cstdio>
-#include <cstring>
-#include <vector>
 
 #include "linux_loader/elf.hpp"
 #include "linux_loader/mapped_file.hpp"
-
-// RAM from address 0.
-class Memory {
- public:
-  explicit Memory(std::size_t size) : bytes_(size) {}
-
-  vmm_base::Result<void> write(vmm_base::Gpa to, std::span<const std::byte> data) {
-    if (!contains(to, data.size())) return vmm_base::Error{"write", EFAULT, to.value};
-    std::memcpy(bytes_.data() + to.value, data.data(), data.size());
-    return vmm_base::success();
-  }
-  vmm_base::Result<void> fill_zero(vmm_base::Gpa to, std::uint64_t size) {
-    if (!contains(to, size)) return vmm_base::Error{"fill_zero", EFAULT, to.value};
-    std::memset(bytes_.data() + to.value, 0, size);
-    return vmm_base::success();
-  }
-
- private:
-  bool contains(vmm_base::Gpa to, std::uint64_t size) const {
-    return to.value <= bytes_.size() && size <= bytes_.size() - to.value;
-  }
-  std::vector<std::byte> bytes_;
-};
 
 LoadResult<std::uint64_t> entry_of(Memory& memory, std::span<const std::byte> file,
                                    std::uint64_t ram_size) {

@@ -13,6 +13,8 @@
 #include <string>
 #include <utility>
 
+#include "../examples/load_kernel.hpp"
+
 namespace linux_loader {
 namespace {
 
@@ -403,29 +405,6 @@ TEST(LoadElf, RefusesASegmentThatMemoryRefuses) {
   huge.segments[2].p_memsz = max64 - data_gpa;
   expect_memory_refuses(huge);
 }
-
-// The README's example, word for word.
-class Memory {
- public:
-  explicit Memory(std::size_t size) : bytes_(size) {}
-
-  vmm_base::Result<void> write(vmm_base::Gpa to, std::span<const std::byte> data) {
-    if (!contains(to, data.size())) return vmm_base::Error{"write", EFAULT, to.value};
-    std::memcpy(bytes_.data() + to.value, data.data(), data.size());
-    return vmm_base::success();
-  }
-  vmm_base::Result<void> fill_zero(vmm_base::Gpa to, std::uint64_t size) {
-    if (!contains(to, size)) return vmm_base::Error{"fill_zero", EFAULT, to.value};
-    std::memset(bytes_.data() + to.value, 0, size);
-    return vmm_base::success();
-  }
-
- private:
-  bool contains(vmm_base::Gpa to, std::uint64_t size) const {
-    return to.value <= bytes_.size() && size <= bytes_.size() - to.value;
-  }
-  std::vector<std::byte> bytes_;
-};
 
 TEST(Readme, ExampleLoads) {
   Memory memory(2 << 20);

@@ -24,8 +24,6 @@ using xen_clock::Duration;
 using xen_clock::HostClock;
 using xen_clock::HostTime;
 
-constexpr auto hour = Duration(std::chrono::hours(1));
-constexpr auto ms = Duration(std::chrono::milliseconds(1));
 constexpr auto us = Duration(std::chrono::microseconds(1));
 constexpr XenVcpuId vcpu0{0};
 constexpr XenVcpuId vcpu1{1};

@@ -5,21 +5,16 @@
 
 #include <gtest/gtest.h>
 #include <linux/aio_abi.h>
-#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
 
+#include "real_time.hpp"
+
 namespace xen_timer {
 
-inline constexpr int forever = 60'000;  // ms, so that a hang is a failure
-
-inline bool readable(int fd, int timeout_ms = 0) {
-  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
-  return ::poll(&entry, 1, timeout_ms) == 1;
-}
 // How often it was signalled since it was last asked.
 inline std::uint64_t signals(int eventfd) {
   std::uint64_t count = 0;

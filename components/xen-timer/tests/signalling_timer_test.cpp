@@ -27,9 +27,6 @@ using xen_clock::Duration;
 using xen_clock::HostClock;
 using xen_clock::HostTime;
 
-constexpr auto hour = Duration(std::chrono::hours(1));
-constexpr auto ms = Duration(std::chrono::milliseconds(1));
-
 void spin_until(HostTime time) {
   while (HostClock::now() < time) {
   }

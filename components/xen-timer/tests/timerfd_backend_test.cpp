@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//
-// On real time, so nothing here says how late is too late.
 #include "xen_timer/timerfd_backend.hpp"
 
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <sys/resource.h>
 
 #include <fstream>
 #include <iterator>
 #include <string>
 #include <thread>
+
+#include "real_time.hpp"
 
 namespace xen_timer {
 namespace {
@@ -25,14 +24,6 @@ static_assert(Backend<TimerfdBackend>);
 constexpr EventPort port{1};
 constexpr XenVcpuId vcpu0{0};
 constexpr XenVcpuId vcpu1{1};
-constexpr auto hour = Duration(std::chrono::hours(1));
-constexpr auto ms = Duration(std::chrono::milliseconds(1));
-
-bool readable(int fd, int timeout_ms = 0) {
-  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
-  return ::poll(&entry, 1, timeout_ms) == 1;
-}
-constexpr int forever = 60'000;  // ms, so that a hang is a failure
 
 struct TimerfdAlarmTest : testing::Test {
   Result<TimerfdAlarm> created = TimerfdAlarm::create();
