@@ -284,6 +284,7 @@ std::variant<LinuxRun, std::string> run_linux(const Host& host, TimerMode mode,
     if (auto failed = load(machine, files, options, vfio != nullptr); !failed.empty()) {
       return failed;
     }
+    files = {};  // a kernel and an initramfs are more than all else that is resident
   }
 
   DomainRun run(vcpus);
