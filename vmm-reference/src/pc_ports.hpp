@@ -27,6 +27,9 @@ namespace vmm_reference {
 // How a guest's run came to its end; left: by the user.
 enum class Ending { poweroff, reboot, crash, watchdog, left, timeout };
 
+// There is no PIT; but Linux reads this, at boot as a Xen guest, 100,000 times if it stays at 0xff.
+inline constexpr std::uint16_t pit_counter = 0x42;
+
 // One for all vCPUs, and for whoever types.
 class PcPorts {
  public:
@@ -54,7 +57,7 @@ class PcPorts {
     const std::scoped_lock lock(mutex_);
     if (is_serial(port)) data[0] = std::byte{serial_.read(port - linux_loader::com1_port)};
     if (is_rtc(port)) data[0] = std::byte{rtc_.read(port - rtc_.first_port)};
-    if (port == linux_loader::sleep_status_port) data[0] = std::byte{0};
+    if (port == linux_loader::sleep_status_port || port == pit_counter) data[0] = std::byte{0};
     if (port == vm_superio::i8042_command_port || port == vm_superio::i8042_data_port) {
       data[0] = std::byte{vm_superio::i8042_read(port)};
     }
