@@ -157,6 +157,8 @@ function(_vmm_debian)
   set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_NAME}, a component of cpp-vmm for VMMs on Linux KVM")
   set(CPACK_RESOURCE_FILE_LICENSE ${_VMM_CMAKE_DIR}/../../LICENSE-APACHE)
   set(CPACK_COMPONENTS_ALL ${name})
+  # Without the siblings that a build in the tree has with it: each is a package of its own.
+  set(CPACK_INSTALL_CMAKE_PROJECTS "${CMAKE_BINARY_DIR};${PROJECT_NAME};${name};/")
   set(CPACK_DEB_COMPONENT_INSTALL OFF)
   set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
   set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)

@@ -83,8 +83,7 @@ std::string Host::why_not(TimerMode mode) const {
   }
   if (mode == TimerMode::irqfd) {
     return "this kernel's KVM routes no interrupt to a Xen event channel: that needs "
-           "CONFIG_KVM_XEN "
-           "and Linux 5.17 or later";
+           "CONFIG_KVM_XEN and Linux 5.19 or later";
   }
   if (!evtchn_send) return "this kernel's KVM has no Xen timer to delegate to";
   return "before Linux 7.3 a kernel that keeps the timer also answers the hypercalls";

@@ -10,7 +10,7 @@
 
 namespace vmm_reference {
 
-// On the vCPU's thread, or while it doesn't run. Needs Linux 5.18.
+// On the vCPU's thread, or while it doesn't run. Needs Linux 5.19.
 [[nodiscard]] vmm_base::Result<xen_clock::VcpuTsc> vcpu_tsc(const kvm_ioctls::Vm& vm,
                                                             const kvm_ioctls::Vcpu& vcpu);
 

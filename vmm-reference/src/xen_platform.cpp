@@ -179,7 +179,7 @@ void XenPlatform::enter_hypercall(XenVcpuId id, bool long_mode) {
   state_[id.value].clock.refresh([&]() -> std::optional<xen_clock::VcpuTsc> {
     auto tsc = vcpu_tsc(vm_, vcpu(id));
     if (tsc) return tsc.value();
-    if (!is_unknown_ioctl(tsc.error().code)) errors_.note(tsc.error());  // before Linux 5.18
+    if (!is_unknown_ioctl(tsc.error().code)) errors_.note(tsc.error());  // before Linux 5.19
     return std::nullopt;
   });
 }
