@@ -9,6 +9,7 @@
 #include "xen_timer/handler.hpp"
 #include "xen_timer/irqfd_backend.hpp"
 #include "xen_timer/queue_backend.hpp"
+#include "xen_timer/queue_state.hpp"
 #include "xen_timer/signalling_timer.hpp"
 #include "xen_timer/spinning_backend.hpp"
 #include "xen_timer/state.hpp"
