@@ -230,7 +230,8 @@ std::vector<Path> instruction_paths() {
     paths.push_back({"move one of " + std::to_string(n) + " deadlines",
                      [=] { move(static_cast<std::uint32_t>((*random)() % n)); }});
     paths.push_back({"take out the first of " + std::to_string(n) + ", put it in", [=] {
-                       const std::uint32_t id = queue->pop();
+                       const std::uint32_t id = queue->first();
+                       queue->remove(id);
                        move(id);
                      }});
   }

@@ -57,11 +57,7 @@ class Simulated {
   std::uint32_t drain() {
     std::uint32_t served = 0;
     while (!queue_.empty()) {
-      if constexpr (requires { queue_.pop(); }) {
-        queue_.pop();
-      } else {
-        queue_.remove(queue_.first());
-      }
+      queue_.remove(queue_.first());
       ++served;
     }
     return served;

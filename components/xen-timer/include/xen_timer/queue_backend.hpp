@@ -179,9 +179,10 @@ class QueueBackend {
     for (std::size_t turns = s.queue.size(); turns > 0; --turns) {
       s.wait_for_next(lock);
       if (s.paused || s.next_due() > s.alarm.now()) break;
-      const std::uint32_t id = s.queue.pop();
+      const std::uint32_t id = s.queue.first();
       const XenVcpuId vcpu{id % s.count()};
       Timer& timer = s.timers[id];
+      s.queue.remove(id);
       timer.serving = true;
       lock.unlock();
       const GuestTime now = guest_now(vcpu);

@@ -48,20 +48,6 @@ class TimerQueue {
     }
   }
 
-  // Takes the earliest out, and returns it; not of an empty queue. O(log n).
-  std::uint32_t pop() noexcept {
-    const std::uint32_t id = first();
-    if (end_ == root + 1) {
-      end_ = root;
-    } else {
-      fill();
-      const auto last = std::exchange(due(--end_), xen_clock::HostTime::max());
-      settle(root, last, ids_[end_]);
-    }
-    places_[id] = none;
-    return id;
-  }
-
   // Takes `id` out, if it is in. O(log n).
   void remove(std::uint32_t id) noexcept {
     const std::uint32_t at = places_[id];
