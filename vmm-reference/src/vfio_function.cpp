@@ -108,16 +108,25 @@ Result<void> VfioFunction::write(std::size_t offset, std::span<const std::byte> 
 
 // --- memory ---
 
-Result<void> VfioFunction::map_bar(const Bar& bar, Gpa at) {
-  for (const Part& part : bar.parts) {
+Result<void> VfioFunction::map_parts(Bar& bar, Gpa at) {
+  for (Part& part : bar.parts) {
     auto mapped = vm_->set_user_memory_region(part.slot, at + part.offset, part.mapping.size(),
                                               part.mapping.address());
-    if (mapped) continue;
-    // All or nothing.
-    for (const Part* other = bar.parts.data(); other != &part; ++other) {
-      VMM_CHECK(vm_->set_user_memory_region(other->slot, at + other->offset, 0, nullptr));
+    if (!mapped) {  // All or nothing.
+      note(unmap_parts(bar));
+      return mapped;
     }
-    return mapped;
+    part.at = at + part.offset;
+  }
+  return vmm_base::success();
+}
+
+// What fails stays to be tried again.
+Result<void> VfioFunction::unmap_parts(Bar& bar) {
+  for (Part& part : bar.parts) {
+    if (!part.at) continue;
+    VMM_CHECK(vm_->set_user_memory_region(part.slot, *part.at, 0, nullptr));
+    part.at.reset();
   }
   return vmm_base::success();
 }
@@ -127,12 +136,9 @@ Result<void> VfioFunction::unmap_bars() {
   const std::vector<PciMemoryBar> wanted = config_.bars();
   for (std::size_t i = 0; i < bars_.size(); ++i) {
     Bar& bar = bars_[i];
-    if (!bar.at || (decoding_ && *bar.at == wanted[i].address)) continue;
-    const Gpa old = *bar.at;
+    if (decoding_ && bar.at == wanted[i].address) continue;
     bar.at.reset();
-    for (const Part& part : bar.parts) {
-      VMM_CHECK(vm_->set_user_memory_region(part.slot, old + part.offset, 0, nullptr));
-    }
+    VMM_CHECK(unmap_parts(bar));
   }
   return vmm_base::success();
 }
@@ -149,7 +155,7 @@ Result<void> VfioFunction::map_bars() {
         at.value - start.value > pci_window.memory_size - wanted[i].size) {
       continue;
     }
-    VMM_CHECK(map_bar(bar, at));
+    VMM_CHECK(map_parts(bar, at));
     bar.at = at;
   }
   return vmm_base::success();

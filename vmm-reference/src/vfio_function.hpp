@@ -49,11 +49,12 @@ class VfioFunction {
     std::uint32_t slot;
     std::uint64_t offset;  // in the BAR
     vfio_ioctls::RegionMapping mapping;
+    std::optional<vmm_base::Gpa> at{};  // where its memslot is
   };
   struct Bar {
     vfio_ioctls::RegionInfo region;
     std::vector<Part> parts;
-    std::optional<vmm_base::Gpa> at;  // where the memslots are; none while they aren't
+    std::optional<vmm_base::Gpa> at;  // where the guest reaches it; none while it doesn't
   };
   struct Interrupt {
     vmm_base::UniqueFd eventfd;
@@ -75,7 +76,8 @@ class VfioFunction {
   // Make the memslots and the interrupts what the configuration says.
   vmm_base::Result<void> unmap_bars();
   vmm_base::Result<void> map_bars();
-  vmm_base::Result<void> map_bar(const Bar& bar, vmm_base::Gpa at);
+  vmm_base::Result<void> map_parts(Bar& bar, vmm_base::Gpa at);
+  vmm_base::Result<void> unmap_parts(Bar& bar);
   vmm_base::Result<void> update_msi();
   static vmm_base::Result<void> end(Interrupt& interrupt);
   vmm_base::Result<void> start_msi(std::size_t count);

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// A device of the host's on the guest's bus, without VFIO: its file is a memory file with the
-// regions in a row, its ioctls are scripted; KVM is a KvmDouble.
+// A device of the host's on the guest's bus: a FakeDevice, and a KvmDouble.
 #include "vfio_function.hpp"
 
 #include <gtest/gtest.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -19,11 +16,11 @@
 #include <functional>
 #include <optional>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "fake_device.hpp"
 #include "kvm_ioctls/double.hpp"
 #include "machine.hpp"
 #include "pci_root.hpp"
@@ -51,26 +48,15 @@ using vmm_base::Error;
 using vmm_base::Gpa;
 using vmm_base::page_size;
 
-constexpr std::uint64_t bar0_size = 2 * page_size, bar2_size = 256;
-constexpr std::uint64_t bar0_at = 0x1000, bar2_at = 0x8000, config_at = 0x9000;  // in the file
-constexpr std::size_t msi = 0x50;
 constexpr std::uint32_t first_slot = 100;
 constexpr Gpa window = pci_window.memory;
 
-// BAR 0 of 32 bits, which can be mapped; BAR 2, which can't; MSI of 2 vectors, 64 bits, maskable.
 class Function : public testing::Test {
  protected:
   void SetUp() override {
-    const std::uint64_t end = config_at + page_size;
-    ASSERT_EQ(::ftruncate(file.get(), static_cast<off_t>(end)), 0);
-    put<std::uint16_t>(PCI_STATUS, PCI_STATUS_CAP_LIST);
-    put<std::uint16_t>(PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
-    put<std::uint32_t>(PCI_BASE_ADDRESS_0, 0xfea00000);
-    put<std::uint32_t>(PCI_BASE_ADDRESS_2, 0xfeb00000);
-    put<std::uint8_t>(PCI_CAPABILITY_LIST, msi);
-    put<std::uint16_t>(msi, PCI_CAP_ID_MSI);
-    put<std::uint16_t>(msi + PCI_MSI_FLAGS, PCI_MSI_FLAGS_MASKBIT | PCI_MSI_FLAGS_64BIT | 1 << 1);
-    vfio = [this](unsigned long request, void* argument) { return answer(request, argument); };
+    vfio = [this](unsigned long request, void* argument) {
+      return device.ioctl(request, argument);
+    };
   }
   void TearDown() override { vfio = nullptr; }
 
@@ -80,47 +66,9 @@ class Function : public testing::Test {
     function.emplace(std::move(made).value());
   }
   vmm_base::Result<VfioFunction> create() {
-    return VfioFunction::create(vfio_ioctls::Device(vmm_base::UniqueFd(::dup(file.get()))),
-                                machine.vm, routes, first_slot, errors);
+    return VfioFunction::create(device.opened(), machine.vm, routes, first_slot, errors);
   }
 
-  int answer(unsigned long request, void* argument) {
-    if (request == VFIO_DEVICE_GET_REGION_INFO) {
-      auto& info = *static_cast<vfio_region_info*>(argument);
-      info.flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
-      info.size = info.offset = 0;
-      if (info.index == 0) {
-        info.flags |= VFIO_REGION_INFO_FLAG_MMAP;
-        std::tie(info.size, info.offset) = std::pair(bar0_size, bar0_at);
-      }
-      if (info.index == 2) std::tie(info.size, info.offset) = std::pair(bar2_size, bar2_at);
-      if (info.index == VFIO_PCI_CONFIG_REGION_INDEX) {
-        std::tie(info.size, info.offset) = std::pair(std::uint64_t{256}, config_at);
-      }
-      return 0;
-    }
-    if (request != VFIO_DEVICE_SET_IRQS || irqs_fail) {
-      errno = ENOTTY;
-      return -1;
-    }
-    const auto& set = *static_cast<const vfio_irq_set*>(argument);
-    eventfds.resize(set.count);
-    if (set.count != 0) std::memcpy(eventfds.data(), set.data, set.count * sizeof(int));
-    return 0;
-  }
-
-  template <class T>
-  void put(std::uint64_t at, T value) const {
-    ASSERT_EQ(::pwrite(file.get(), &value, sizeof(T), static_cast<off_t>(config_at + at)),
-              static_cast<ssize_t>(sizeof(T)));
-  }
-  template <class T>
-  [[nodiscard]] T in_file(std::uint64_t at) const {
-    T value{};
-    EXPECT_EQ(::pread(file.get(), &value, sizeof(T), static_cast<off_t>(at)),
-              static_cast<ssize_t>(sizeof(T)));
-    return value;
-  }
   template <class T>
   void write(std::size_t at, std::type_identity_t<T> value) {
     function->write_config(at, std::as_bytes(std::span(&value, 1)));
@@ -162,15 +110,13 @@ class Function : public testing::Test {
   Machine machine = create_machine(host, {.ram_size = 1 << 20, .xen = false}).value();
   IrqRoutes routes{machine.vm};
   HostErrors errors;
-  vmm_base::UniqueFd file{::memfd_create("device", MFD_CLOEXEC)};
-  bool irqs_fail = false;
-  std::vector<int> eventfds;  // that the device signals
+  FakeDevice device;
   std::optional<VfioFunction> function;
 };
 
 TEST_F(Function, BeginsAsAfterAReset) {
   begin();
-  EXPECT_EQ(in_file<std::uint16_t>(config_at + PCI_COMMAND), 0);
+  EXPECT_EQ(device.in_file<std::uint16_t>(config_at + PCI_COMMAND), 0);
   EXPECT_EQ(read<std::uint32_t>(PCI_BASE_ADDRESS_0), 0u);
   EXPECT_EQ(errors.message(), "");
 }
@@ -192,10 +138,10 @@ TEST_F(Function, WhatCanBeMappedIsAMemslotWhileTheDeviceDecodesIt) {
   place();
   EXPECT_EQ(mapped(window), nullptr);
   write<std::uint16_t>(PCI_COMMAND, PCI_COMMAND_MEMORY);
-  EXPECT_EQ(in_file<std::uint16_t>(config_at + PCI_COMMAND), PCI_COMMAND_MEMORY);
+  EXPECT_EQ(device.in_file<std::uint16_t>(config_at + PCI_COMMAND), PCI_COMMAND_MEMORY);
   ASSERT_NE(mapped(window), nullptr);
   *mapped(window + page_size) = std::byte{0x5a};
-  EXPECT_EQ(in_file<std::byte>(bar0_at + page_size), std::byte{0x5a});
+  EXPECT_EQ(device.in_file<std::byte>(bar0_at + page_size), std::byte{0x5a});
   write<std::uint16_t>(PCI_COMMAND, 0);
   EXPECT_EQ(mapped(window), nullptr);
 }
@@ -223,7 +169,7 @@ TEST_F(Function, TheMemslotGoesBeforeTheDeviceIsTold) {
   write<std::uint16_t>(PCI_COMMAND, PCI_COMMAND_MEMORY);
   std::optional<std::uint16_t> command;
   kvm.on(KVM_SET_USER_MEMORY_REGION, [&](const kvm_ioctls::Call&) {
-    command = in_file<std::uint16_t>(config_at + PCI_COMMAND);
+    command = device.in_file<std::uint16_t>(config_at + PCI_COMMAND);
     return KvmDouble::as_usual;
   });
   write<std::uint16_t>(PCI_COMMAND, 0);
@@ -241,7 +187,7 @@ TEST_F(Function, WhatCantBeMappedIsReadAndWrittenAtEachExit) {
   write<std::uint16_t>(PCI_COMMAND, PCI_COMMAND_MEMORY);
   EXPECT_EQ(mapped(bar2), nullptr);
   ASSERT_TRUE(function->write_memory(bar2 + 8, bytes));
-  EXPECT_EQ(in_file<std::uint32_t>(bar2_at + 8), 0x04030201u);
+  EXPECT_EQ(device.in_file<std::uint32_t>(bar2_at + 8), 0x04030201u);
   bytes = {};
   ASSERT_TRUE(function->read_memory(bar2 + 8, bytes));
   EXPECT_EQ(bytes[3], std::byte{4});
@@ -253,20 +199,20 @@ TEST_F(Function, WhatCantBeMappedIsReadAndWrittenAtEachExit) {
 TEST_F(Function, WhatIsOursIsKeptFromTheDevice) {
   begin();
   write<std::uint32_t>(PCI_BASE_ADDRESS_0, 0xc0100000);
-  EXPECT_EQ(in_file<std::uint32_t>(config_at + PCI_BASE_ADDRESS_0), 0xfea00000u);
+  EXPECT_EQ(device.in_file<std::uint32_t>(config_at + PCI_BASE_ADDRESS_0), 0xfea00000u);
   write<std::uint32_t>(0x40, 0x12345678);
-  EXPECT_EQ(in_file<std::uint32_t>(config_at + 0x40), 0x12345678u);
+  EXPECT_EQ(device.in_file<std::uint32_t>(config_at + 0x40), 0x12345678u);
   EXPECT_EQ(read<std::uint32_t>(0x40), 0x12345678u);
 }
 
 TEST_F(Function, AnMsiIsAnIrqfdWhoseRouteIsTheGuests) {
   begin();
   turn_msi_on(1);
-  ASSERT_EQ(eventfds.size(), 2u);
+  ASSERT_EQ(device.eventfds.size(), 2u);
   ASSERT_EQ(irqfds().size(), 2u);
   for (std::uint32_t n = 0; n < 2; ++n) {
     // A duplicate, so that what the device signals is there.
-    ASSERT_EQ(::eventfd_write(eventfds[n], n + 1), 0);
+    ASSERT_EQ(::eventfd_write(device.eventfds[n], n + 1), 0);
     eventfd_t signalled = 0;
     ASSERT_EQ(::eventfd_read(static_cast<int>(irqfds()[n].fd), &signalled), 0);
     EXPECT_EQ(signalled, n + 1);
@@ -281,13 +227,13 @@ TEST_F(Function, AnMsiIsAnIrqfdWhoseRouteIsTheGuests) {
   EXPECT_EQ(route(irqfds()[1].gsi)->address_lo, 0xfee02000u);
 
   write<std::uint16_t>(msi + PCI_MSI_FLAGS, 0);
-  EXPECT_TRUE(eventfds.empty());
+  EXPECT_TRUE(device.eventfds.empty());
   ASSERT_EQ(irqfds().size(), 4u);
   EXPECT_EQ(irqfds()[3].flags, std::uint32_t{KVM_IRQFD_FLAG_DEASSIGN});
   EXPECT_FALSE(route(irqfds()[0].gsi));
   // And on again, by the same GSIs.
   turn_msi_on(0);
-  EXPECT_EQ(eventfds.size(), 1u);
+  EXPECT_EQ(device.eventfds.size(), 1u);
   EXPECT_EQ(irqfds()[4].gsi, irqfds()[0].gsi);
   EXPECT_EQ(errors.message(), "");
 }
@@ -299,7 +245,7 @@ TEST_F(Function, AMaskedMsiWaitsInItsEventfd) {
   ASSERT_EQ(irqfds().size(), 3u);
   EXPECT_EQ(irqfds()[2].flags, std::uint32_t{KVM_IRQFD_FLAG_DEASSIGN});
   EXPECT_EQ(irqfds()[2].gsi, irqfds()[1].gsi);
-  EXPECT_EQ(eventfds.size(), 2u) << "the device goes on";
+  EXPECT_EQ(device.eventfds.size(), 2u) << "the device goes on";
   write<std::uint32_t>(msi + PCI_MSI_MASK_64, 0);
   ASSERT_EQ(irqfds().size(), 4u);
   EXPECT_EQ(irqfds()[3].flags, 0u);
@@ -308,7 +254,7 @@ TEST_F(Function, AMaskedMsiWaitsInItsEventfd) {
 
 TEST_F(Function, WhatTheHostRefusesIsToldInTheEnd) {
   begin();
-  irqs_fail = true;
+  device.irqs_fail = true;
   turn_msi_on(0);
   EXPECT_NE(errors.message().find("VFIO_DEVICE_SET_IRQS"), std::string::npos) << errors.message();
   EXPECT_TRUE(irqfds().empty());
