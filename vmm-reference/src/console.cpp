@@ -6,6 +6,7 @@
 
 #include <array>
 #include <boost/asio/post.hpp>
+#include <boost/system/system_error.hpp>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -24,29 +25,31 @@ Console::Console(asio::io_context& loop, std::function<void()> leave,
       terminal_(RawTerminal::enter(STDIN_FILENO)),
       input_(::epoll_create1(EPOLL_CLOEXEC)),
       input_ready_(loop),
-      signals_(loop, SIGINT, SIGTERM, SIGHUP) {
-  signals_.add(SIGQUIT);
-  signals_.add(SIGCONT);
-  signals_.add(SIGUSR2);
-  // A reader that goes away is an error of write(), not the end without a word.
-  signals_.add(SIGPIPE);
+      signals_({SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGUSR2}),
+      signal_waits_(loop, signals_.fd()) {
+  if (!input_) {
+    throw boost::system::system_error(errno, boost::system::system_category(), "epoll_create1");
+  }
   await_signal();
 }
 
 Console::~Console() {
   flush();
   input_ready_.release();  // input_ closes it
+  signal_waits_.release();
 }
 
 void Console::await_signal() {
-  signals_.async_wait([this](error_code failed, int signal) {
+  signal_waits_.async_wait(asio::posix::descriptor_base::wait_read, [this](error_code failed) {
     if (failed) return;
-    if (signal == SIGCONT) {
-      if (terminal_) terminal_->again();
-    } else if (signal == SIGUSR2) {
-      snapshot_();
-    } else if (signal != SIGPIPE) {
-      leave_();
+    while (const auto signal = signals_.next()) {
+      if (signal == SIGCONT) {
+        if (terminal_) terminal_->again();
+      } else if (signal == SIGUSR2) {
+        snapshot_();
+      } else {
+        leave_();
+      }
     }
     await_signal();
   });

@@ -5,7 +5,6 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +17,7 @@
 
 #include "escape_keys.hpp"
 #include "raw_terminal.hpp"
+#include "signal_file.hpp"
 #include "vmm_base/result.hpp"
 #include "vmm_base/unique_fd.hpp"
 
@@ -30,7 +30,8 @@ class Console {
 
   // `leave` is called by the loop when the user wants to: by Ctrl-A x on a terminal, by a signal
   // that asks a program to end, or because what the guest says can't be written: see failure(). So
-  // is `snapshot`: by Ctrl-A s, or by SIGUSR2; SIGUSR1 is KickSignal's.
+  // is `snapshot`: by Ctrl-A s, or by SIGUSR2; SIGUSR1 is KickSignal's. Made before threads are, so
+  // that no signal finds one to end; SIGPIPE has to be ignored. Throws boost::system::system_error.
   Console(
       boost::asio::io_context& loop, std::function<void()> leave,
       std::function<void()> snapshot = [] {});
@@ -77,7 +78,8 @@ class Console {
   // The loop's.
   vmm_base::UniqueFd input_;  // an epoll of standard input alone
   boost::asio::posix::stream_descriptor input_ready_;
-  boost::asio::signal_set signals_;
+  SignalFile signals_;
+  boost::asio::posix::stream_descriptor signal_waits_;
   EscapeKeys keys_;
   std::vector<std::uint8_t> typed_;  // that the guest hasn't taken
   bool always_ready_ = false;        // as a file is

@@ -70,6 +70,9 @@ inline constexpr SystemCall system_calls[] = {
     {SCMP_SYS(read), loop},
     {SCMP_SYS(close), loop | vcpu},
 
+    // --- signal_file.hpp ---
+    {SCMP_SYS(signalfd4), set_up},
+
     // --- xen-timer's back ends, and timer_thread.hpp ---
     {SCMP_SYS(timerfd_create), set_up},
     {SCMP_SYS(timerfd_settime), all},

@@ -11,6 +11,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "escape_keys.hpp"
 #include "raw_terminal.hpp"
@@ -120,6 +122,7 @@ struct OnPipes : testing::Test {
   boost::asio::io_context loop;
   bool left = false;
   OnPipes() {
+    std::signal(SIGPIPE, SIG_IGN);  // as main() does
     EXPECT_EQ(::pipe(in), 0);
     EXPECT_EQ(::pipe(out), 0);
     ::dup2(in[0], 0);
@@ -178,6 +181,31 @@ TEST_F(OnPipes, ThatNobodyReadsItEndsIt) {
   EXPECT_TRUE(left);
   ASSERT_TRUE(console.failure());
   EXPECT_EQ(console.failure()->code, EPIPE);
+}
+
+TEST_F(OnPipes, ASignalOfTheUsersIsSeenByTheLoopAndByNobodyElse) {
+  int snapshots = 0;
+  sigset_t before, after;
+  ::pthread_sigmask(SIG_BLOCK, nullptr, &before);
+  {
+    Console console(
+        loop, [&] { left = true; }, [&] { ++snapshots; });
+    // A thread that begins now: a signal of the process's doesn't end it.
+    std::thread([] { ::kill(::getpid(), SIGUSR2); }).join();
+    loop.run_one_for(std::chrono::seconds(10));
+    EXPECT_EQ(snapshots, 1);
+    EXPECT_FALSE(left);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+      ::kill(::getpid(), signal);
+      loop.run_one_for(std::chrono::seconds(10));
+      EXPECT_TRUE(std::exchange(left, false)) << signal;
+    }
+    ::kill(::getpid(), SIGTERM);  // that came too late
+  }
+  ::pthread_sigmask(SIG_BLOCK, nullptr, &after);
+  for (const int signal : {SIGTERM, SIGUSR2}) {
+    EXPECT_EQ(::sigismember(&after, signal), ::sigismember(&before, signal)) << signal;
+  }
 }
 
 // Who shares the terminal with us, our own output first, doesn't expect EAGAIN.

@@ -2,8 +2,9 @@
 //
 // Runs a VMM over a KvmDouble again and again: each of the ioctls that it takes fails in turn, each
 // other system call that makes something, each thread and each allocation; which has to be said,
-// with its cause, and to leave nothing open. A VMM here is `std::string vmm(const KvmDouble&)`,
-// which returns all that it has to say; or takes a function, too, from whose call on things fail.
+// with its cause, and to leave nothing open, allocated or mapped. A VMM here is `std::string
+// vmm(const KvmDouble&)`, which returns all that it has to say; or takes a function, too, from
+// whose call on things fail.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -16,6 +17,7 @@
 #include <filesystem>
 #include <functional>
 #include <iterator>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -28,10 +30,21 @@ using kvm_ioctls::KvmDouble;
 using Names = std::vector<std::string>;
 using FromNowOn = std::function<void()>;
 
-inline std::size_t open_fds() {
-  const std::filesystem::directory_iterator fds("/proc/self/fd");
-  return static_cast<std::size_t>(std::distance(begin(fds), end(fds)));
-}
+// What a VMM that has ended must have given back.
+struct Resources {
+  std::size_t fds = 0;
+  failing::Held held{};
+
+  static Resources now() {
+    const std::filesystem::directory_iterator fds("/proc/self/fd");
+    return {static_cast<std::size_t>(std::distance(begin(fds), end(fds))), failing::held()};
+  }
+  bool operator==(const Resources&) const = default;
+  friend std::ostream& operator<<(std::ostream& out, const Resources& r) {
+    return out << r.fds << " files, " << r.held.blocks << " blocks, " << r.held.mapped
+               << " mapped bytes";
+  }
+};
 
 template <class Vmm>
 std::string run(const Vmm& vmm, const KvmDouble& kvm, const FromNowOn& from_now_on) {
@@ -43,63 +56,92 @@ std::string run(const Vmm& vmm, const KvmDouble& kvm, const FromNowOn& from_now_
   }
 }
 
+// As it runs if nothing fails, so that what libraries make once is there.
+template <class Vmm>
+Resources after_one(const Vmm& vmm) {
+  {
+    const KvmDouble kvm;
+    (void)run(vmm, kvm, [] {});
+  }
+  return Resources::now();
+}
+
 // The nth ioctl fails, for every n.
 template <class Vmm>
 void fail_each(const Vmm& vmm) {
-  const std::size_t fds = open_fds();
+  const Resources before = after_one(vmm);
   std::size_t n = 1;
-  for (;; ++n) {
-    const KvmDouble kvm;
-    std::size_t fails = 0;
-    const std::string said = run(vmm, kvm, [&] {
-      fails = kvm.calls().size() + n;
-      kvm.fail_call(fails, EIO);
-    });
-    const auto calls = kvm.calls();
-    EXPECT_EQ(kvm.leaks(), Names{});
-    ASSERT_NE(fails, 0u) << said;
-    if (calls.size() < fails) break;
-    const std::string name = calls[fails - 1].name;
-    EXPECT_NE(said.find(name + "("), std::string::npos)
-        << "call " << n << ", " << name << ": " << said;
-    EXPECT_NE(said.find("Input/output error"), std::string::npos) << said;
+  for (bool failed = true; failed; ++n) {
+    {
+      const KvmDouble kvm;
+      std::size_t fails = 0;
+      const std::string said = run(vmm, kvm, [&] {
+        fails = kvm.calls().size() + n;
+        kvm.fail_call(fails, EIO);
+      });
+      const auto calls = kvm.calls();
+      EXPECT_EQ(kvm.leaks(), Names{});
+      ASSERT_NE(fails, 0u) << said;
+      failed = calls.size() >= fails;
+      if (failed) {
+        const std::string name = calls[fails - 1].name;
+        EXPECT_NE(said.find(name + "("), std::string::npos)
+            << "call " << n << ", " << name << ": " << said;
+        EXPECT_NE(said.find("Input/output error"), std::string::npos) << said;
+      }
+    }
+    ASSERT_EQ(Resources::now(), before) << "call " << n;
   }
-  EXPECT_EQ(open_fds(), fds);
-  EXPECT_GT(n, 4u);
-  std::printf("%zu ioctls failed in turn\n", n - 1);
+  EXPECT_GT(n, 5u);
+  std::printf("%zu ioctls failed in turn\n", n - 2);
 }
 
-// The same for the nth system call, or allocation, that isn't an ioctl. What the VMM, or
-// Boost.Asio, does in another way is well, if the guest is: `good` is said of that.
+// Asio's loop does without an eventfd and without a timerfd, and doesn't look at what setting that
+// came to. The timers' thread says on standard error that it couldn't, and looks again.
+inline const Names asio = {"eventfd", "timerfd_create", "timerfd_settime"};
+inline const Names asio_and_timers_thread = {"eventfd", "timerfd_create", "timerfd_settime",
+                                             "timerfd_settime"};
+
+// The same for the nth system call, or allocation, that isn't an ioctl. Where it is as `good` says
+// nevertheless, the VMM, or Boost.Asio, did without that call: `spared` names those, in their
+// order.
 template <class Vmm>
-void fail_each_other(const Vmm& vmm, failing::Of of, const std::string& good) {
-  const std::size_t fds = open_fds();
+void fail_each_other(const Vmm& vmm, failing::Of of, const std::string& good,
+                     const Names& spared = {}) {
+  std::vector<const char*> unsaid;
+  unsaid.reserve(64);  // before what is counted
+  const Resources before = after_one(vmm);
   std::size_t n = 1;
-  for (;; ++n) {
-    const KvmDouble kvm;
-    std::string said;
-    try {
-      said = run(vmm, kvm, [&] { failing::next(n, ENOMEM, of); });
-    } catch (const std::exception& error) {  // as main() does
-      said = error.what();
+  for (bool failed = true; failed; ++n) {
+    {
+      const KvmDouble kvm;
+      std::string said;
+      try {
+        said = run(vmm, kvm, [&] { failing::next(n, ENOMEM, of); });
+      } catch (const std::exception& error) {  // as main() does
+        said = error.what();
+      }
+      const failing::Seen seen = failing::none();
+      EXPECT_EQ(kvm.leaks(), Names{});
+      failed = seen.failed != nullptr;
+      if (!failed) {
+        EXPECT_EQ(said, good);
+      } else if (said == good) {
+        unsaid.push_back(seen.failed);
+      } else {
+        const bool caused = said.find("Cannot allocate memory") != std::string::npos ||
+                            said.find("bad_alloc") != std::string::npos ||
+                            said.find("out of memory") != std::string::npos ||
+                            (said.find("pthread_create(") != std::string::npos &&
+                             said.find("Resource temporarily unavailable") != std::string::npos);
+        EXPECT_TRUE(caused) << n << ", " << seen.failed << ": " << said;
+      }
     }
-    const failing::Seen seen = failing::none();
-    EXPECT_EQ(kvm.leaks(), Names{});
-    if (seen.failed == nullptr) {
-      EXPECT_EQ(said, good);
-      break;
-    }
-    if (said == good && of == failing::Of::calls) continue;
-    const bool caused = said.find("Cannot allocate memory") != std::string::npos ||
-                        said.find("bad_alloc") != std::string::npos ||
-                        said.find("out of memory") != std::string::npos ||
-                        (said.find("pthread_create(") != std::string::npos &&
-                         said.find("Resource temporarily unavailable") != std::string::npos);
-    EXPECT_TRUE(caused) << n << ", " << seen.failed << ": " << said;
+    ASSERT_EQ(Resources::now(), before) << "call " << n;
   }
-  EXPECT_EQ(open_fds(), fds);
-  EXPECT_GT(n, 5u);
-  std::printf("%zu failed in turn\n", n - 1);
+  EXPECT_EQ(Names(unsaid.begin(), unsaid.end()), spared);
+  EXPECT_GT(n, 3u);
+  std::printf("%zu failed in turn\n", n - 2);
 }
 
 }  // namespace vmm_reference

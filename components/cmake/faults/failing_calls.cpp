@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -26,6 +27,8 @@ std::atomic<Of> of = Of::calls;
 std::atomic<int> code = 0;
 std::atomic<std::size_t> seen = 0;
 std::atomic<const char*> failed = nullptr;
+std::atomic<std::size_t> blocks = 0;
+std::atomic<std::size_t> mapped = 0;
 thread_local int unseen = 0;
 
 bool fails(const char* name, Of kind = Of::calls) noexcept {
@@ -67,6 +70,8 @@ Seen none() noexcept {
   return {seen, failed};
 }
 
+Held held() noexcept { return {blocks, mapped}; }
+
 Unseen::Unseen() noexcept { ++unseen; }
 Unseen::~Unseen() { --unseen; }
 
@@ -75,12 +80,18 @@ namespace {
 void* allocate(std::size_t size, std::size_t alignment) noexcept {
   if (fails("operator new", Of::allocations)) return nullptr;
   void* memory = nullptr;
-  return ::posix_memalign(&memory, alignment, size) == 0 ? memory : nullptr;
+  if (::posix_memalign(&memory, alignment, size) != 0) return nullptr;
+  ++blocks;
+  return memory;
 }
 void* allocate_or_throw(std::size_t size, std::size_t alignment) {
   void* memory = allocate(size, alignment);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
+}
+void release(void* memory) noexcept {
+  if (memory != nullptr) --blocks;
+  std::free(memory);
 }
 
 }  // namespace
@@ -101,10 +112,12 @@ void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
 void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
   return failing::allocate(size, static_cast<std::size_t>(alignment));
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { failing::release(memory); }
+void operator delete(void* memory, std::size_t) noexcept { failing::release(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { failing::release(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  failing::release(memory);
+}
 
 // --- the C library's ---
 
@@ -127,6 +140,11 @@ int epoll_create1(int flags) noexcept {
   if (failing::fails("epoll_create1")) return -1;
   return static_cast<int>(failing::raw(SYS_epoll_create1, flags));
 }
+int signalfd(int fd, const sigset_t* signals, int flags) noexcept {
+  if (failing::fails("signalfd")) return -1;
+  constexpr long size = 8;  // the kernel's sigset_t
+  return static_cast<int>(failing::raw(SYS_signalfd4, fd, failing::word(signals), size, flags));
+}
 int pipe(int* ends) noexcept {
   if (failing::fails("pipe")) return -1;
   return static_cast<int>(failing::raw(SYS_pipe, failing::word(ends)));
@@ -138,8 +156,15 @@ int madvise(void* at, std::size_t size, int advice) noexcept {
 }
 void* mmap(void* at, std::size_t size, int protection, int flags, int fd, off_t offset) noexcept {
   if (failing::fails("mmap")) return MAP_FAILED;
-  return reinterpret_cast<void*>(failing::raw(SYS_mmap, failing::word(at), static_cast<long>(size),
-                                              protection, flags, fd, offset));
+  const long mapping = failing::raw(SYS_mmap, failing::word(at), static_cast<long>(size),
+                                    protection, flags, fd, offset);
+  if (mapping != -1) failing::mapped += size;
+  return reinterpret_cast<void*>(mapping);
+}
+int munmap(void* at, std::size_t size) noexcept {
+  const long result = failing::raw(SYS_munmap, failing::word(at), static_cast<long>(size));
+  if (result == 0) failing::mapped -= size;
+  return static_cast<int>(result);
 }
 // io_setup, io_submit, io_getevents; what undoes a thing doesn't fail.
 long syscall(long number, ...) noexcept {

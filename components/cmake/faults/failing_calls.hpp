@@ -7,6 +7,7 @@
 //   failing::next(3, EMFILE);            // the third of those that this process makes from now on
 //   … the code under test …
 //   const failing::Seen seen = failing::none();  // how many there were, and which one failed
+//   … failing::held() == before …                // nothing has leaked
 //
 // x86-64.
 #pragma once
@@ -25,6 +26,15 @@ struct Seen {
 // Of all threads' from now on. An allocation that fails throws std::bad_alloc.
 void next(std::size_t nth, int code, Of of = Of::calls) noexcept;
 Seen none() noexcept;
+
+// What this process has of the language's allocations and of mmap()'s, and hasn't given back: of
+// mapped memory only what this program's own code, or a library's, maps by that name.
+struct Held {
+  std::size_t blocks = 0;
+  std::size_t mapped = 0;  // bytes
+  bool operator==(const Held&) const = default;
+};
+Held held() noexcept;
 
 // What this thread calls meanwhile isn't the code under test.
 class Unseen {

@@ -239,6 +239,7 @@ TYPED_TEST_SUITE(Faults, Ways, WayName);
 
 TYPED_TEST(Faults, OfEachSystemCallAreSaidAndLoseNoTimer) {
   const std::size_t fds = open_fds();
+  const failing::Held held = failing::held();
   std::size_t failures = 0;
   for (std::size_t n = 1;; ++n) {
     Vmm vmm;
@@ -257,6 +258,7 @@ TYPED_TEST(Faults, OfEachSystemCallAreSaidAndLoseNoTimer) {
       }
     }
     const failing::Seen seen = failing::none();
+    EXPECT_TRUE(failing::held() == held) << "call " << n << ": memory leaks";
     EXPECT_EQ(lost, nullptr) << "call " << n << ", "
                              << (seen.failed == nullptr ? "none" : seen.failed) << ": " << lost;
     if (seen.failed == nullptr) break;
@@ -272,9 +274,11 @@ TYPED_TEST(Faults, OfEachSystemCallAreSaidAndLoseNoTimer) {
 
 TYPED_TEST(Faults, OfAllocationsLeaveNothingAndThereAreNoneLater) {
   const std::size_t fds = open_fds();
+  const failing::Held held = failing::held();
   std::size_t failures = 0;
   for (std::size_t n = 1;; ++n) {
     Vmm vmm;
+    EXPECT_TRUE(failing::held() == held) << "allocation " << n << ": memory leaks";
     failing::next(n, ENOMEM, failing::Of::allocations);
     try {
       auto created = TypeParam::create(vmm);
