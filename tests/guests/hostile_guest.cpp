@@ -304,13 +304,14 @@ extern "C" void guest_main(std::uint64_t index, std::uint64_t count, std::uint64
   if (!(seed % 5 == 4)) set_up_vcpu(self);  // or it has nothing at first
 
   Random random(seed * guest::max_vcpus + index);
-  // The first calls; of the others, one is in a mode of its own, and one changes arguments.
-  if (index == 1 && seed % 3 == 0) {
+  // The first calls; three others are by turns in a mode of their own, change arguments or call.
+  const std::uint64_t part = index == 0 || index > 3 ? 7 : (index + seed) % 8;
+  if (part == 0) {
     static std::uint8_t instruction[3];
     for (unsigned byte = 0; byte < 3; ++byte) instruction[byte] = guest::hypercall_page[5 + byte];
     if (calls_by_port) instruction[2] = 0x90;  // behind it is the slot's ret
     legacy_forever(static_cast<std::uint32_t>(random.word()) | 1, instruction);
   }
-  if (index == 2 || (index == 1 && seed % 3 == 1)) change_forever(self, count, random);
+  if (part <= 2) change_forever(self, count, random);
   call_forever(self, count, random);
 }
