@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "snapshot_format.hpp"
-
-#include <zlib.h>
-
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 
 #include "grant_frames.hpp"
 #include "linux_loader/memory_map.hpp"
+#include "snapshot_format.hpp"
+#include "snapshot_wire.hpp"
 #include "vm_superio/serial.hpp"
 #include "vmm_base/guest_address.hpp"
 #include "vmm_reference/guest_protocol.hpp"
@@ -21,259 +18,13 @@
 namespace vmm_reference {
 
 using vmm_base::page_size;
-using vmm_base::Result;
 
 namespace {
 
-using Bytes = std::span<const std::byte>;
+using namespace snapshot_wire;
 template <class T>
 using Read =
     boost::outcome_v2::basic_result<T, SnapshotError, boost::outcome_v2::policy::all_narrow>;
-
-// --- what is on the wire; without holes, so that no byte of ours gets there by chance ---
-
-template <class T>
-concept Wire = std::is_trivially_copyable_v<T> && std::has_unique_object_representations_v<T>;
-
-struct Head {
-  std::array<char, 8> magic = {'V', 'M', 'M', 'S', 'N', 'A', 'P', '\n'};
-  std::uint32_t version = snapshot_version;
-  std::uint32_t crc = 0;
-};
-struct SectionHead {
-  std::array<char, 4> name{};
-  std::uint32_t index = 0;
-  std::uint64_t size = 0;
-  std::uint32_t zero = 0;
-  std::uint32_t crc = 0;
-};
-struct SectionEnd {
-  std::uint32_t crc = 0;
-  std::uint32_t zero = 0;
-};
-struct Conf {
-  std::uint32_t boot, mode, vcpus, has_ports;
-  std::uint64_t ram_size;
-};
-struct Cpu {
-  kvm_regs regs;
-  kvm_sregs sregs;
-  kvm_debugregs debugregs;
-  kvm_xcrs xcrs;
-  kvm_vcpu_events events;
-  kvm_mp_state mp_state;
-  std::uint32_t tsc_khz;
-  std::uint64_t tsc;
-};
-struct Xen {
-  std::uint64_t shared_info;
-  std::uint64_t pages;
-  std::array<std::int64_t, xen_hcall::watchdog_count> watchdogs;  // -1: none
-  std::uint32_t end_reason, has_end_reason;
-  std::uint32_t upcall_vector, runstate_update_flag;
-  std::array<std::uint64_t, xen_abi::hvm_param::count> params;
-};
-struct XenCpu {
-  std::uint64_t vcpu_info, time_area, runstate_area;
-  std::array<std::uint64_t, 6> runstate;
-  std::uint32_t has_runstate, upcall_vector, registered, initialised;
-};
-struct Port {
-  std::uint32_t port, kind, vcpu, remote_dom, remote_port, virq;
-};
-struct Grants {
-  std::uint32_t frames, count;
-};
-struct Grant {
-  std::uint32_t index, has_page;
-  std::uint64_t gfn;
-};
-struct Uart {
-  std::array<std::uint8_t, 16> input;
-  std::uint8_t input_size, divisor_low, divisor_high, interrupt_enable, line_control, modem_control,
-      modem_delta, scratch, fifos, overrun, transmitter_empty_pending, input_refused;
-};
-struct Cmos {
-  std::array<std::uint8_t, 128> bytes;
-  std::uint8_t index;
-};
-struct Ram {
-  std::uint64_t gpa, size, runs;
-};
-struct RamRun {
-  std::uint64_t offset, size;
-};
-
-// Numbers of enumerators are on the wire.
-static_assert(static_cast<int>(Boot::pvh) == 0 && static_cast<int>(Boot::native) == 2);
-static_assert(static_cast<int>(TimerMode::kernel) == 0 &&
-              static_cast<int>(TimerMode::moving) == 4 &&
-              static_cast<int>(TimerMode::spinning) == 5);
-static_assert(std::size(timer_modes) == 6);
-
-template <Wire T>
-Bytes bytes_of(const T& value) {
-  return std::as_bytes(std::span(&value, 1));
-}
-template <Wire T>
-Bytes bytes_of(const std::vector<T>& values) {
-  return std::as_bytes(std::span(values));
-}
-
-std::uint32_t crc_of(Bytes bytes, std::uint32_t before = 0) {
-  if (bytes.empty()) return before;  // null would have zlib begin anew
-  return static_cast<std::uint32_t>(
-      ::crc32_z(before, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()));
-}
-// Of all of a head but its last word, which is that.
-template <class H>
-std::uint32_t head_crc(const H& head) {
-  return crc_of(bytes_of(head).first(sizeof(H) - sizeof(std::uint32_t)));
-}
-
-// --- writing -------------------------------------------------------------------------------------
-
-class Writer {
- public:
-  explicit Writer(const ByteSink& sink) : sink_(sink) { buffer_.reserve(buffered); }
-
-  void head() {
-    Head head;
-    head.crc = head_crc(head);
-    put(bytes_of(head));
-  }
-  void section(std::string_view name, std::size_t index, std::span<const Bytes> pieces) {
-    SectionHead head;
-    std::copy(name.begin(), name.end(), head.name.begin());
-    head.index = static_cast<std::uint32_t>(index);
-    for (const Bytes piece : pieces) head.size += piece.size();
-    head.crc = head_crc(head);
-    put(bytes_of(head));
-    SectionEnd end;
-    for (const Bytes piece : pieces) {
-      put(piece);
-      end.crc = crc_of(piece, end.crc);
-    }
-    constexpr std::array<std::byte, 8> zeros{};
-    put(Bytes(zeros).first((8 - head.size % 8) % 8));
-    put(bytes_of(end));
-    ++sections_;
-  }
-  void section(std::string_view name, std::size_t index, Bytes content) {
-    section(name, index, std::span(&content, 1));
-  }
-  Result<void> end() {
-    section("END ", 0, bytes_of(std::uint64_t{sections_}));
-    flush();
-    return result_;
-  }
-
- private:
-  static constexpr std::size_t buffered = 64 << 10;
-
-  void put(Bytes bytes) {
-    if (bytes.size() >= buffered) {
-      flush();
-      if (result_) result_ = sink_(bytes);
-      return;
-    }
-    if (buffer_.size() + bytes.size() > buffered) flush();
-    buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
-  }
-  void flush() {
-    if (result_ && !buffer_.empty()) result_ = sink_(buffer_);
-    buffer_.clear();
-  }
-
-  const ByteSink& sink_;
-  std::vector<std::byte> buffer_;
-  std::uint64_t sections_ = 0;
-  Result<void> result_ = vmm_base::success();
-};
-
-void write_vcpu(Writer& to, std::size_t id, const VcpuSnapshot& vcpu) {
-  to.section("CPU ", id,
-             bytes_of(Cpu{vcpu.regs, vcpu.sregs, vcpu.debugregs, vcpu.xcrs, vcpu.events,
-                          vcpu.mp_state, vcpu.tsc_khz, vcpu.tsc}));
-  to.section("CPID", id, bytes_of(vcpu.cpuid));
-  to.section("MSRS", id, bytes_of(vcpu.msrs));
-  to.section("XSAV", id, vcpu.xsave);
-  to.section("APIC", id, std::as_bytes(std::span(vcpu.lapic.regs)));
-  to.section("NEST", id, vcpu.nested);
-}
-
-void write_grants(Writer& to, const XenSnapshot& xen) {
-  const Grants head{xen.grant_frame_count, static_cast<std::uint32_t>(xen.grant_frames.size())};
-  std::vector<Grant> grants;
-  std::vector<Bytes> pieces(2);
-  for (const GrantFrameSnapshot& frame : xen.grant_frames) {
-    grants.push_back({frame.index, frame.page.empty() ? 0u : 1u, frame.gfn});
-    pieces.emplace_back(frame.page);
-  }
-  pieces[0] = bytes_of(head);
-  pieces[1] = bytes_of(grants);
-  to.section("GRNT", 0, pieces);
-}
-
-void write_xen(Writer& to, const XenSnapshot& xen) {
-  Xen domain{.shared_info = xen.shared_info.value_or(nowhere),
-             .pages = xen.pages,
-             .watchdogs = {},
-             .end_reason = xen.end_reason.value_or(0),
-             .has_end_reason = xen.end_reason ? 1u : 0u,
-             .upcall_vector = xen.upcall_vector,
-             .runstate_update_flag = xen.runstate_update_flag ? 1u : 0u,
-             .params = xen.params};
-  for (std::size_t at = 0; at < domain.watchdogs.size(); ++at) {
-    domain.watchdogs[at] = xen.watchdogs[at].value_or(-1);
-  }
-  to.section("XEN ", 0, bytes_of(domain));
-  write_grants(to, xen);
-  std::vector<Port> open;
-  for (std::uint32_t port = 0; port < xen.channels.size(); ++port) {
-    const xen_evtchn::Channel& channel = xen.channels[port];
-    if (channel.kind == xen_evtchn::Kind::closed) continue;
-    open.push_back({port, static_cast<std::uint32_t>(channel.kind), channel.vcpu.value,
-                    channel.remote_dom, channel.remote_port.value, channel.virq});
-  }
-  to.section("EVTC", 0, bytes_of(open));
-  for (std::size_t id = 0; id < xen.vcpus.size(); ++id) {
-    const XenVcpuSnapshot& vcpu = xen.vcpus[id];
-    using Runstate = std::array<std::uint64_t, 6>;
-    to.section("XCPU", id,
-               bytes_of(XenCpu{vcpu.vcpu_info, vcpu.time_area, vcpu.runstate_area,
-                               vcpu.runstate.value_or(Runstate{}), vcpu.runstate ? 1u : 0u,
-                               vcpu.upcall_vector, vcpu.registered ? 1u : 0u,
-                               vcpu.initialised ? 1u : 0u}));
-    to.section("TIMR", id, xen_timer::encode(vcpu.timers));
-  }
-}
-
-void write_ports(Writer& to, const PortsSnapshot& ports) {
-  const vm_superio::SerialState& s = ports.serial;
-  const auto bit = [](bool value) { return static_cast<std::uint8_t>(value ? 1 : 0); };
-  to.section(
-      "UART", 0,
-      bytes_of(Uart{s.input, s.input_size, s.divisor_low, s.divisor_high, s.interrupt_enable,
-                    s.line_control, s.modem_control, s.modem_delta, s.scratch, bit(s.fifos),
-                    bit(s.overrun), bit(s.transmitter_empty_pending), bit(s.input_refused)}));
-  to.section("RTC ", 0, bytes_of(Cmos{ports.rtc.bytes, ports.rtc.index}));
-}
-
-void write_ram(Writer& to, std::size_t index, const RamSnapshot& ram) {
-  const Ram head{ram.gpa.value, ram.size, ram.runs.size()};
-  std::vector<RamRun> runs;
-  std::vector<Bytes> pieces(2);
-  for (const RamSnapshot::Run& run : ram.runs) {
-    runs.push_back({run.offset, run.bytes.size()});
-    pieces.push_back(run.bytes);
-  }
-  pieces[0] = bytes_of(head);
-  pieces[1] = bytes_of(runs);
-  to.section("RAM ", index, pieces);
-}
-
-// --- reading -------------------------------------------------------------------------------------
 
 std::string printable(std::span<const char> name) {
   std::string text;
@@ -616,27 +367,6 @@ Read<void> read_conf(Reader& from, Snapshot& to, bool& has_ports) {
 }
 
 }  // namespace
-
-Result<void> write_snapshot(const Snapshot& snapshot, const ByteSink& sink) {
-  Writer to(sink);
-  to.head();
-  to.section("CONF", 0,
-             bytes_of(Conf{static_cast<std::uint32_t>(snapshot.boot),
-                           static_cast<std::uint32_t>(snapshot.mode),
-                           static_cast<std::uint32_t>(snapshot.vcpus.size()),
-                           snapshot.ports ? 1u : 0u, snapshot.ram_size}));
-  to.section("TIME", 0, bytes_of(snapshot.clock));
-  to.section("CHIP", 0, std::as_bytes(std::span(snapshot.irqchips)));
-  for (std::size_t id = 0; id < snapshot.vcpus.size(); ++id) {
-    write_vcpu(to, id, snapshot.vcpus[id]);
-  }
-  if (snapshot.xen) write_xen(to, *snapshot.xen);
-  if (snapshot.ports) write_ports(to, *snapshot.ports);
-  for (std::size_t index = 0; index < snapshot.ram.size(); ++index) {
-    write_ram(to, index, snapshot.ram[index]);
-  }
-  return to.end();
-}
 
 std::string SnapshotError::message() const {
   char where[32];
