@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <algorithm>
+#include <array>
+#include <string_view>
 
 #include "snapshot_format.hpp"
 #include "snapshot_wire.hpp"
