@@ -3,6 +3,7 @@
 // What one thread's call may count on while another's expire() is at work.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -48,6 +49,28 @@ struct Threads : testing::Test {
   }
   Result<void> pause() {
     return backend.pause([this](XenVcpuId) { return guest_now(); }, no_event);
+  }
+  // Each vCPU runs in a thread of its own; this one serves until they are done.
+  template <class RunVcpu, class Raise>
+  void serve_while(const RunVcpu& run_vcpu, const Raise& raise) {
+    std::atomic<std::uint32_t> running = vcpus;
+    std::array<std::thread, vcpus> threads;
+    for (std::uint32_t id = 0; id < vcpus; ++id) {
+      threads[id] = std::thread([&, id] {
+        run_vcpu(id);
+        --running;
+      });
+    }
+    while (running != 0) {
+      ++time;
+      EXPECT_TRUE(backend.expire([this](XenVcpuId) { return guest_now(); },
+                                 [&](XenVcpuId vcpu, EventPort) {
+                                   raise(vcpu.value);
+                                   return Result<void>(vmm_base::success());
+                                 }));
+      std::this_thread::yield();
+    }
+    for (std::thread& thread : threads) thread.join();
   }
 };
 
@@ -193,8 +216,6 @@ TEST_F(Threads, NoEventFollowsACancelAndNoneIsEarly) {
   std::array<std::atomic<std::int64_t>, vcpus> deadline{};
   std::atomic<unsigned> unwanted = 0;
   std::atomic<unsigned> early = 0;
-  std::atomic<std::uint32_t> running = vcpus;
-
   const auto run_vcpu = [&](std::uint32_t id) {
     const XenVcpuId vcpu{id};
     for (int i = 0; i < rounds; ++i) {
@@ -207,21 +228,11 @@ TEST_F(Threads, NoEventFollowsACancelAndNoneIsEarly) {
       if (!backend.cancel(vcpu)) ++unwanted;
       armed[id] = false;
     }
-    --running;
   };
-  std::thread first(run_vcpu, 0);
-  std::thread second(run_vcpu, 1);
-  while (running != 0) {
-    ++time;
-    EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
-                               [&](XenVcpuId vcpu, EventPort) {
-                                 if (!armed[vcpu.value]) ++unwanted;
-                                 if (deadline[vcpu.value] > time) ++early;
-                                 return Result<void>(vmm_base::success());
-                               }));
-  }
-  first.join();
-  second.join();
+  serve_while(run_vcpu, [&](std::uint32_t id) {
+    if (!armed[id]) ++unwanted;
+    if (deadline[id] > time) ++early;
+  });
   EXPECT_EQ(unwanted, 0u);
   EXPECT_EQ(early, 0u);
 }
@@ -229,27 +240,13 @@ TEST_F(Threads, NoEventFollowsACancelAndNoneIsEarly) {
 TEST_F(Threads, NoDeadlineIsForgotten) {
   constexpr int rounds = 5'000;
   std::array<std::atomic<int>, vcpus> fired{};
-  std::atomic<std::uint32_t> running = vcpus;
   const auto run_vcpu = [&](std::uint32_t id) {
     for (int i = 1; i <= rounds; ++i) {
       EXPECT_TRUE(backend.arm(XenVcpuId{id}, guest_now() + Duration(i % 3), guest_now()));
       while (fired[id] < i) std::this_thread::yield();
     }
-    --running;
   };
-  std::thread first(run_vcpu, 0);
-  std::thread second(run_vcpu, 1);
-  while (running != 0) {
-    ++time;
-    EXPECT_TRUE(backend.expire([&](XenVcpuId) { return guest_now(); },
-                               [&](XenVcpuId vcpu, EventPort) {
-                                 ++fired[vcpu.value];
-                                 return Result<void>(vmm_base::success());
-                               }));
-    std::this_thread::yield();
-  }
-  first.join();
-  second.join();
+  serve_while(run_vcpu, [&](std::uint32_t id) { ++fired[id]; });
   EXPECT_EQ(fired[0], rounds);
   EXPECT_EQ(fired[1], rounds);
 }
