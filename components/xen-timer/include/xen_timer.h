@@ -86,7 +86,7 @@ struct xen_timer_callbacks {
 };
 
 // What keeps the deadlines.
-#define XEN_TIMER_TIMERFD 1u    // a timerfd: on every kernel
+#define XEN_TIMER_TIMERFD 1u    // a timerfd: Linux 3.15 and later
 #define XEN_TIMER_IRQFD 2u      // the same, but events are raised inside the kernel: 5.17 and later
 #define XEN_TIMER_DELEGATED 3u  // KVM's own timer of the vCPU: Linux 7.3 and later
 #define XEN_TIMER_VIRTUAL 4u    // a clock that you move by hand, for tests: see below
