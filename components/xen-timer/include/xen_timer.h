@@ -24,15 +24,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define XEN_TIMER_VERSION_MAJOR 0
-#define XEN_TIMER_VERSION_MINOR 3
-#define XEN_TIMER_VERSION_PATCH 0
+#define XEN_TIMER_VERSION_MAJOR 0  // of this header; of the library: xen_timer_version()
+#define XEN_TIMER_VERSION_MINOR 3  // the same
+#define XEN_TIMER_VERSION_PATCH 0  // the same
 
+// What the library exports.
 #if defined(__GNUC__)
 #define XEN_TIMER_API __attribute__((visibility("default")))
 #else
 #define XEN_TIMER_API
 #endif
+// Nothing is thrown.
 #ifdef __cplusplus
 #define XEN_TIMER_NOEXCEPT noexcept
 extern "C" {
@@ -73,6 +75,7 @@ struct xen_timer_callbacks {
   // KVM_XEN_VCPU_GET_ATTR of KVM_XEN_VCPU_ATTR_TYPE_TIMER, on the vCPU's thread or while it doesn't
   // run: the port, 0 for none, and the guest time of the deadline, 0 for none.
   int (*set_timer)(void* context, uint32_t vcpu, uint32_t port, uint64_t expires);
+  // *expires is the deadline that KVM has, 0 for none.
   int (*get_timer)(void* context, uint32_t vcpu, uint64_t* expires);
 
   // XEN_TIMER_IRQFD needs this, else NULL. From now on a signal of `eventfd`, always the same of a
@@ -83,7 +86,7 @@ struct xen_timer_callbacks {
 };
 
 // What keeps the deadlines.
-#define XEN_TIMER_TIMERFD 1u    // a timerfd: on every kernel
+#define XEN_TIMER_TIMERFD 1u    // a timerfd: Linux 3.15 and later
 #define XEN_TIMER_IRQFD 2u      // the same, but events are raised inside the kernel: 5.17 and later
 #define XEN_TIMER_DELEGATED 3u  // KVM's own timer of the vCPU: Linux 7.3 and later
 #define XEN_TIMER_VIRTUAL 4u    // a clock that you move by hand, for tests: see below
@@ -104,11 +107,12 @@ XEN_TIMER_API void xen_timer_destroy(struct xen_timer_handler* timer) XEN_TIMER_
 
 // One hypercall, as the guest made it; KVM_EXIT_XEN has the same fields.
 struct xen_timer_hypercall {
-  uint64_t number;
-  uint64_t params[6];
+  uint64_t number;     // __HYPERVISOR_vcpu_op and so on: KVM's `input`
+  uint64_t params[6];  // in the order of the ABI's registers
   uint32_t long_mode;  // of the caller; 0: 32-bit
   uint32_t cpl;        // of the caller, 0 to 3
 };
+// What became of it.
 struct xen_timer_answer {
   uint64_t rax;      // what the guest is told
   uint32_t handled;  // 0: not a timer's call, ask your next handler
@@ -126,6 +130,7 @@ XEN_TIMER_API int xen_timer_handle(struct xen_timer_handler* timer, uint32_t vcp
 // armed deadline stays armed. When it has returned, no event reaches the old port.
 XEN_TIMER_API int xen_timer_bind(struct xen_timer_handler* timer, uint32_t vcpu, uint32_t port,
                                  struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
+// The port has been closed: from now on events are lost, as in Xen; on that vCPU's thread.
 XEN_TIMER_API int xen_timer_unbind(struct xen_timer_handler* timer, uint32_t vcpu,
                                    struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 
@@ -153,11 +158,12 @@ XEN_TIMER_API int xen_timer_hand_over(struct xen_timer_handler* timer, uint32_t 
 // change of a guest's clock.
 XEN_TIMER_API int xen_timer_pause(struct xen_timer_handler* timer,
                                   struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
+// Waits for the deadlines again; those that have passed are due at once.
 XEN_TIMER_API int xen_timer_resume(struct xen_timer_handler* timer,
                                    struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 
-#define XEN_TIMER_STATE_SIZE 40u
-#define XEN_TIMER_KVM_XEN_ID_UNSET 0xffffffffu
+#define XEN_TIMER_STATE_SIZE 40u                // bytes, of what save() writes
+#define XEN_TIMER_KVM_XEN_ID_UNSET 0xffffffffu  // KVM was told no Xen id of the vCPU
 
 // A vCPU's port, deadline and period, as XEN_TIMER_STATE_SIZE bytes (xen_timer/state.hpp); `size`
 // is the room there is. `kvm_xen_id` is what KVM_XEN_VCPU_GET_ATTR says of TYPE_VCPU_ID, and is

@@ -17,7 +17,8 @@
 // What kick() promises: the run() that is under way, or else the next one, returns Interrupted, and
 // what was written before kick() is seen after that run(). No kick is lost: not before the thread
 // has begun, not on the way into KVM_RUN or out of it, not beside another kick, a signal or another
-// exit. Kicks that come together are one. Interrupted may come without a kick, too.
+// exit. Kicks that come together are one. Interrupted may come without a kick, too. Linux 4.11 and
+// later: KVM_CAP_IMMEDIATE_EXIT.
 //
 // How: kick() sets kvm_run.immediate_exit and then signals the thread. KVM_RUN reads the flag after
 // it has entered the kernel, where a signal that came before it is still seen; the flag stands for

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Deadlines on one timerfd for all vCPUs: a pollable fd for any event loop, and no system call when
-// the new deadline isn't the earliest. Works on every kernel.
+// the new deadline isn't the earliest. Linux 3.15 and later.
 #pragma once
 
 #include <sys/timerfd.h>
