@@ -70,6 +70,9 @@ inline constexpr SystemCall system_calls[] = {
     {SCMP_SYS(read), loop},
     {SCMP_SYS(close), loop | vcpu},
 
+    // --- xen_platform_calls.cpp: a vCPU that yields ---
+    {SCMP_SYS(sched_yield), vcpu},
+
     // --- signal_file.hpp ---
     {SCMP_SYS(signalfd4), set_up},
 
