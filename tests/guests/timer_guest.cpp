@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // Arms single-shot timers on each vCPU, sleeps in HLT until the upcall, and notes by its own clock
-// how late it came.
+// how late it came, and whether that clock ever goes back.
 #include "guest.hpp"
 #include "xen_abi/event_channel.hpp"
 #include "xen_abi/hvm.hpp"
@@ -31,7 +31,17 @@ struct Vcpu {
   std::uint32_t port;
   std::int64_t deadline;
   volatile bool armed;
+  volatile std::int64_t newest;  // of all that it has read off its clock
 } vcpus[guest::max_vcpus];
+
+// An upcall may come in between, and read it, too.
+std::int64_t read_clock(Vcpu& self) {
+  const std::int64_t before = self.newest;
+  const std::int64_t now = guest::pvclock(self.info->time);
+  if (now < before) ++self.report->back;
+  if (now > self.newest) self.newest = now;
+  return now;
+}
 
 SharedInfo& shared_info() { return *reinterpret_cast<SharedInfo*>(shared_info_page); }
 
@@ -60,7 +70,7 @@ void upcall() {
       if (word * 64 + bit != self.port) continue;
       // Not before: an upcall for another reason may have brought us here, and the event come
       // since.
-      const std::int64_t now = guest::pvclock(self.info->time);
+      const std::int64_t now = read_clock(self);
       __atomic_fetch_and(&shared_info().evtchn_pending[word], ~(std::uint64_t{1} << bit),
                          __ATOMIC_SEQ_CST);
       timer_fired(self, now);
@@ -119,9 +129,9 @@ std::int64_t random_distance(std::uint64_t& seed) {
   return distance < longest_ns ? distance : longest_ns;
 }
 
-void arm_and_sleep(Vcpu& self, std::uint32_t id, std::int64_t distance) {
+void arm_and_wait(Vcpu& self, std::uint32_t id, std::int64_t distance, bool awake) {
   vmm_reference::TimerReport& report = *self.report;
-  self.deadline = guest::pvclock(self.info->time) + distance;
+  self.deadline = read_clock(self) + distance;
   self.armed = true;
   ++report.armed;
   const xen_abi::SetSingleshotTimer timer{static_cast<std::uint64_t>(self.deadline), 0};
@@ -130,13 +140,18 @@ void arm_and_sleep(Vcpu& self, std::uint32_t id, std::int64_t distance) {
     ++report.refused;
     self.armed = false;
   }
+  if (awake) {
+    asm volatile("sti" ::: "memory");
+    while (self.armed) (void)read_clock(self);
+    asm volatile("cli" ::: "memory");
+  }
   while (self.armed) guest::halt();
 }
 
 }  // namespace
 
 extern "C" void guest_main(std::uint64_t index, std::uint64_t count, std::uint64_t timers,
-                           std::uint64_t load_ms) {
+                           std::uint64_t load_ms, std::uint64_t awake) {
   const std::uint32_t xen = guest::find_xen();
   if (xen == 0) guest::fail("timer-guest: no Xen in CPUID\n");
   const std::uint32_t id = guest::cpuid(xen + xen_abi::cpuid::leaf_hvm).ebx;
@@ -161,13 +176,14 @@ extern "C" void guest_main(std::uint64_t index, std::uint64_t count, std::uint64
 
   std::uint64_t seed = 0x9e3779b97f4a7c15 * (index + 1);
   if (load_ms == 0) {
-    for (std::uint64_t i = 0; i < timers; ++i) arm_and_sleep(self, id, random_distance(seed));
+    for (std::uint64_t i = 0; i < timers; ++i) {
+      arm_and_wait(self, id, random_distance(seed), awake != 0 && i % 4 == 3);
+    }
   } else {
-    const std::int64_t end =
-        guest::pvclock(self.info->time) + static_cast<std::int64_t>(load_ms) * 1'000'000;
-    while (guest::pvclock(self.info->time) < end) {
+    const std::int64_t end = read_clock(self) + static_cast<std::int64_t>(load_ms) * 1'000'000;
+    while (read_clock(self) < end) {
       // From what has passed before the call is made to a little ahead.
-      arm_and_sleep(self, id, random_distance(seed) % shortest_ns);
+      arm_and_wait(self, id, random_distance(seed) % shortest_ns, false);
     }
   }
 

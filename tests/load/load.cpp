@@ -120,7 +120,7 @@ struct Sum {
   std::uint64_t fired = 0;
   std::uint64_t lost = 0;
   std::uint64_t early = 0;
-  std::uint64_t wrong = 0;                   // refused, or unasked
+  std::uint64_t wrong = 0;                   // refused, unasked, or a clock that went back
   std::uint64_t fewest = ~std::uint64_t{0};  // armed by one vCPU
 };
 
@@ -132,7 +132,7 @@ Sum sum_of(const RunReport& report) {
     sum.fired += guest.fired;
     sum.lost += guest.armed - std::min(guest.armed, guest.fired);
     sum.early += guest.early;
-    sum.wrong += guest.refused + guest.unasked;
+    sum.wrong += guest.refused + guest.unasked + guest.back;
     sum.fewest = std::min<std::uint64_t>(sum.fewest, guest.armed);
   }
   return sum;

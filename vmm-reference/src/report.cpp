@@ -71,9 +71,10 @@ Verdict judge(const RunReport& run, std::uint32_t timers) {
     }
     if (guest.refused != 0) say.push_back(text("%u calls were refused", guest.refused));
     if (guest.unasked != 0) say.push_back(text("%u events came unasked", guest.unasked));
+    if (guest.back != 0) say.push_back(text("its clock went back %u times", guest.back));
     const bool ours_early = run.mode != TimerMode::kernel && s.early != 0;
     verdict.good = verdict.good && s.lost == 0 && !ours_early && guest.refused == 0 &&
-                   guest.unasked == 0 && guest.armed == timers;
+                   guest.unasked == 0 && guest.back == 0 && guest.armed == timers;
   }
   if (run.mode == TimerMode::spinning) {
     std::uint64_t fired = 0;

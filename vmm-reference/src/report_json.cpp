@@ -60,6 +60,7 @@ std::string vcpu_json(std::size_t index, const VcpuReport& vcpu,
   add("early", std::to_string(s.early));
   add("refused", std::to_string(guest.refused));
   add("unasked", std::to_string(guest.unasked));
+  add("clock_back", std::to_string(guest.back));
   const bool any = guest.fired > guest.unasked;
   const auto time = [&](std::int64_t ns) { return any ? std::to_string(ns) : "null"; };
   add("lateness_min_ns", time(s.min));

@@ -15,6 +15,7 @@
 
 #include "kvm_ioctls/double.hpp"
 #include "snapshot_sample.hpp"
+#include "xen_clock/pvclock.hpp"
 
 namespace vmm_reference {
 namespace {
@@ -105,6 +106,38 @@ TEST_F(MachineState, AfterASaveADeadlineIsArmedAnew) {
   const auto armed = deadlines();
   ASSERT_EQ(armed.size(), 2u);
   EXPECT_GT(armed.front(), places(KVM_SET_DEVICE_ATTR).back());
+}
+
+// Neither clock goes back for the guest, nor skips more than it is to, but for the time that it
+// takes to say so.
+TEST_F(MachineState, ClocksGoOnFromWhereTheyWere) {
+  const std::uint32_t khz = machine.vm.get_tsc_khz().value();
+  for (VcpuSnapshot& vcpu : snapshot.vcpus) vcpu.tsc_khz = khz;  // not scaled
+  for (const std::chrono::nanoseconds later : {std::chrono::hours(0), std::chrono::hours(1)}) {
+    std::vector<std::uint64_t> offsets;
+    kvm.on(KVM_SET_DEVICE_ATTR, [&](const kvm_ioctls::Call& call) {
+      const auto attr = call.argument<kvm_device_attr>();
+      if (attr.attr == KVM_VCPU_TSC_OFFSET) {
+        offsets.push_back(*reinterpret_cast<const std::uint64_t*>(attr.addr));
+      }
+      return kvm_ioctls::KvmDouble::as_usual;
+    });
+    snapshot.clock.guest = 5'000'000'000;
+    const std::uint64_t begun = xen_clock::host_tsc();
+    ASSERT_TRUE(restore_kvm_guest(host, machine, snapshot, later));
+    const std::uint64_t ended = xen_clock::host_tsc();
+    const auto skipped = static_cast<std::uint64_t>(later.count());
+    const std::uint64_t clock = kvm.calls(KVM_SET_CLOCK).back().argument<kvm_clock_data>().clock;
+    EXPECT_GE(clock, snapshot.clock.guest + skipped);
+    EXPECT_LE(clock, snapshot.clock.guest + skipped + 10'000'000'000);
+    ASSERT_EQ(offsets.size(), snapshot.vcpus.size());
+    for (std::size_t id = 0; id < offsets.size(); ++id) {
+      const VcpuSnapshot& from = snapshot.vcpus[id];
+      const std::uint64_t tsc = from.tsc + skipped / 1'000'000 * khz;
+      EXPECT_GE(offsets[id] + ended, tsc) << id;
+      EXPECT_LE(offsets[id] + begun, tsc) << id;
+    }
+  }
 }
 
 // --- without a TSC deadline ---

@@ -79,6 +79,11 @@ TEST_F(Report, RefusedUnaskedFewerFaultyOrHungIsBad) {
   guest.fired = 101;
   EXPECT_FALSE(good());
   guest.unasked = 0;
+  guest.fired = 100;
+  EXPECT_TRUE(good());
+  guest.back = 1;
+  EXPECT_FALSE(good());
+  guest.back = 0;
   guest.fired = guest.armed = 99;
   run.vcpus[0].punted = 100;
   EXPECT_FALSE(good());
@@ -111,14 +116,15 @@ TEST_F(Report, ARowThatCannotBeWrittenIsSaid) {
 TEST_F(Report, AsJsonHasWhatTheTableHas) {
   guest.lateness_ns[7] = -1500;
   run.faults = {"vCPU 0: \"quoted\"\n"};
-  EXPECT_EQ(to_json(run, judge(run, 100)),
-            R"({"served_by": "userspace", "vcpu_count": 1, "good": false, "timed_out": false, )"
-            R"("remarks": ["vCPU 0: \"quoted\"\u000a"], "vcpus": [)"
-            "\n    "
-            R"({"vcpu": 0, "punted": 101, "armed": 100, "fired": 100, "lost": 0, "early": 1, )"
-            R"("refused": 0, "unasked": 0, "lateness_min_ns": -1500, "lateness_p50_ns": 50000, )"
-            R"("lateness_p99_ns": 99000, "lateness_max_ns": 100000, )"
-            R"("remarks": ["timer 8 of 100 came 1.5 us early"]}]})");
+  EXPECT_EQ(
+      to_json(run, judge(run, 100)),
+      R"({"served_by": "userspace", "vcpu_count": 1, "good": false, "timed_out": false, )"
+      R"("remarks": ["vCPU 0: \"quoted\"\u000a"], "vcpus": [)"
+      "\n    "
+      R"({"vcpu": 0, "punted": 101, "armed": 100, "fired": 100, "lost": 0, "early": 1, )"
+      R"("refused": 0, "unasked": 0, "clock_back": 0, "lateness_min_ns": -1500, "lateness_p50_ns": 50000, )"
+      R"("lateness_p99_ns": 99000, "lateness_max_ns": 100000, )"
+      R"("remarks": ["timer 8 of 100 came 1.5 us early"]}]})");
 }
 
 TEST_F(Report, WhereNothingFiredJsonHasNoLateness) {

@@ -5,7 +5,8 @@
 //
 // At entry, in 64-bit mode with the first 4 GiB mapped to themselves and interrupts off:
 // RDI the vCPU's index, RSI the number of vCPUs, RDX the number of timers to arm on each; RCX, if
-// not 0: arm for so many ms instead, each as soon as the last has come.
+// not 0: arm for so many ms instead, each as soon as the last has come; R8, if not 0: of each four
+// timers, wait for the last awake, and read the clock all the while.
 #pragma once
 
 #include <cstddef>
@@ -39,7 +40,7 @@ struct TimerReport {
   std::uint32_t unasked;      // of those, with no timer armed
   std::uint32_t xen_vcpu_id;  // as CPUID told it
   std::uint32_t early;        // of those fired, before their deadline by its own clock
-  std::uint32_t reserved;
+  std::uint32_t back;         // readings of its own clock that were less than one before
   // Of the n-th timer: its own clock at the upcall less the deadline, ns; negative is early. Of the
   // last max_timers, where there are more.
   std::int64_t lateness_ns[max_timers];
