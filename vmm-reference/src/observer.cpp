@@ -6,10 +6,10 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <new>
-#include <string_view>
 #include <utility>
+
+#include "progress.hpp"
 
 namespace vmm_reference {
 
@@ -19,13 +19,6 @@ namespace {
 
 constexpr std::chrono::seconds period{1};
 constexpr std::chrono::seconds between_lines{10};
-
-// A terminal that can rewrite lines.
-bool is_live_terminal() {
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): no other thread runs yet
-  const char* const kind = std::getenv("TERM");
-  return ::isatty(STDERR_FILENO) != 0 && kind != nullptr && std::string_view(kind) != "dumb";
-}
 
 VcpuCounts sum(const RunCounts& run) {
   VcpuCounts all;
