@@ -34,7 +34,11 @@ std::variant<Observer, std::string> Observer::open(const Options& options) {
   if (options.stats) {
     // Not in the middle of what the guest writes there.
     const bool shared = has_console && ::isatty(STDOUT_FILENO) != 0;
-    observer.show_ = is_live_terminal() && !shared ? Show::live : Show::lines;
+    if (is_live_terminal() && !shared) {
+      observer.show_ = Show::live;
+    } else if (!has_console || !options.json) {  // whose document is to be alone there
+      observer.show_ = Show::lines;
+    }
   }
   observer.raw_ = has_console && ::isatty(STDERR_FILENO) != 0;
   const auto why = [](const std::string& option, const std::string& path, int code) {
