@@ -185,12 +185,13 @@ macro(_vmm_option name text)
 endmacro()
 
 # Adds tests/, c/tests/, fuzz/ and examples/ of the current project where it is the one being worked
-# on, and benches/ where VMM_BENCHES says so.
+# on, and a test of its README.md; and benches/ where VMM_BENCHES says so.
 macro(vmm_tests)
   _vmm_option(BUILD_TESTS "Build the tests and examples of ${PROJECT_NAME}")
   set(_folders)
   if(${option})
     enable_testing()
+    _vmm_readme_test()
     list(APPEND _folders tests c/tests fuzz examples)
   endif()
   if(VMM_BENCHES)
@@ -211,12 +212,16 @@ function(vmm_run_by_ctest)
   add_dependencies(unit_tests ${ARGN})
 endfunction()
 
-# vmm_readme_test([TESTS...]): the tests that README.md names are, here or in TESTS.
-function(vmm_readme_test)
+# The tests that README.md names are, in tests/ or in a required sibling's.
+function(_vmm_readme_test)
+  set(tests "${CMAKE_CURRENT_SOURCE_DIR}/tests/*.cpp")
+  foreach(sibling IN LISTS VMM_REQUIRED)
+    string(REPLACE _ - sibling ${sibling})
+    list(APPEND tests "${_VMM_CMAKE_DIR}/../${sibling}/tests/*.cpp")
+  endforeach()
   add_test(NAME ${PROJECT_NAME}.Readme.NamesTestsThatAre
-    COMMAND ${CMAKE_COMMAND} -DREADME=${PROJECT_SOURCE_DIR}/README.md
-      "-DTESTS=${CMAKE_CURRENT_SOURCE_DIR}/*.cpp;${ARGN}" -DWHOLE_TREE=${_VMM_CMAKE_DIR}/../..
-      -P ${_VMM_CMAKE_DIR}/readme_names_tests.cmake)
+    COMMAND ${CMAKE_COMMAND} -DREADME=${PROJECT_SOURCE_DIR}/README.md "-DTESTS=${tests}"
+      -DWHOLE_TREE=${_VMM_CMAKE_DIR}/../.. -P ${_VMM_CMAKE_DIR}/readme_names_tests.cmake)
   set_tests_properties(${PROJECT_NAME}.Readme.NamesTestsThatAre PROPERTIES LABELS unit)
 endfunction()
 

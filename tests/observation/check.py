@@ -25,6 +25,77 @@ def vcpus_of(document):
     return {(n + 1, v["vcpu"]): v for n, run in enumerate(document["runs"]) for v in run["vcpus"]}
 
 
+def is_number(value):
+    return type(value) in (int, float)
+
+
+def is_id(value):
+    return type(value) is int and 0 < value < 2**32
+
+
+def for_perfetto(path, elapsed_us=None):
+    """What the importer of Perfetto's trace processor demands of Chrome's JSON, as of its v58: what it would
+    refuse, drop, or show elsewhere than meant."""
+    text = open(path, "rb").read()
+    # That is how it knows the format; and bytes after the last brace, read by themselves, are an error.
+    assert text.startswith(b'{"') and text.endswith(b"}"), "not a document alone"
+    # Of \u it takes no surrogates; above ASCII it wants the characters themselves.
+    assert not re.search(rb"\\u[dD][89a-fA-F]", text), "a surrogate"
+    whole = load(path)
+    # It looks for the events in an array of that name; other keys it skips, but this is to be a string.
+    assert isinstance(whole["traceEvents"], list), "no events"
+    assert whole["displayTimeUnit"] in ("ms", "ns"), whole["displayTimeUnit"]
+    processes, threads, used, slices_of, last = set(), set(), set(), {}, 0
+    for event in whole["traceEvents"]:
+        assert isinstance(event, dict) and isinstance(event["ph"], str) and len(event["ph"]) == 1, event
+        assert isinstance(event["name"], str) and event["name"], f"would be [No name]: {event}"
+        assert is_id(event["pid"]), f"would be 0: {event}"
+        # Only these don't need a time. A process' name needs no thread.
+        if event["ph"] == "M":
+            what, kind = event["name"].split("_", 1)
+            assert what in ("process", "thread") and kind in ("name", "sort_index"), f"would be ignored: {event}"
+            assert what == "process" or is_id(event["tid"]), event
+            value = event["args"][kind]
+            if kind == "sort_index":
+                assert is_number(value), event
+                continue
+            assert isinstance(value, str) and value, event
+            named = processes if what == "process" else threads
+            key = event["pid"] if what == "process" else (event["pid"], event["tid"])
+            assert key not in named, f"named twice: {event}"
+            named.add(key)
+            continue
+        assert is_id(event["tid"]), f"would be the process' main thread's: {event}"
+        assert isinstance(event.get("cat", ""), str) and isinstance(event.get("args", {}), dict), event
+        # In us; to it a whole number of ns, rounded.
+        assert is_number(event["ts"]) and event["ts"] >= 0, event
+        begin = round(event["ts"] * 1000)
+        track = (event["pid"], event["tid"])
+        used.add(track)
+        if event["ph"] == "i":
+            # Any other scope is an error; these are the thread's, the process' and all.
+            assert event.get("s", "t") in ("t", "p", "g"), event
+            last = max(last, begin)
+            continue
+        # Of B and E it pairs the one with the last of the other; b, e and n need an id. We have neither.
+        assert event["ph"] == "X", event
+        assert is_number(event["dur"]) and event["dur"] >= 0, event
+        slices_of.setdefault(track, []).append((begin, begin + round(event["dur"] * 1000), event["name"]))
+        last = max(last, slices_of[track][-1][1])
+    # Slices of one thread nest or are apart; what overlaps otherwise is put on a track of its own.
+    for slices in slices_of.values():
+        stack = []
+        for begin, end, name in sorted(slices, key=lambda one: (one[0], -one[1])):
+            while stack and stack[-1] <= begin:
+                stack.pop()
+            assert not stack or end <= stack[-1], f"overlaps: {name} {begin} {end}"
+            stack.append(end)
+    assert used <= threads and {pid for pid, _ in threads} == processes, "without a name"
+    if elapsed_us is not None:
+        # So that its us are us.
+        assert int(elapsed_us) / 50 < last / 1000 <= int(elapsed_us), (last, elapsed_us)
+
+
 def trace(path, document=None):
     whole = load(path)
     assert set(whole) == {"displayTimeUnit", "traceEvents", "otherData"}, whole.keys()
@@ -152,4 +223,4 @@ def crashing(guest, to):
 
 
 if __name__ == "__main__":
-    {"trace": trace, "metrics": metrics, "stats": stats, "crashing": crashing}[sys.argv[1]](*sys.argv[2:])
+    {"for_perfetto": for_perfetto, "trace": trace, "metrics": metrics, "stats": stats, "crashing": crashing}[sys.argv[1]](*sys.argv[2:])

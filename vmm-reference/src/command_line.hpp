@@ -44,6 +44,8 @@ inline constexpr Section examples{
     vmm-reference timer-guest.elf --stats --trace timers.json
   The median lateness of each vCPU's timers, for a program:
     vmm-reference timer-guest.elf --json | jq '.runs[].vcpus[].lateness_p50_ns'
+  How a Linux guest ended, and what its timers did:
+    vmm-reference --kernel vmlinuz --initramfs initrd.img --json --stats 2>end.json
 )"};
 
 // In the order of the pages; what stands after the options.

@@ -46,6 +46,12 @@ void hold_standard_files() {
   if (fd >= 0) ::close(fd);
 }
 
+std::string kernel_release() {
+  utsname kernel{};
+  ::uname(&kernel);
+  return kernel.release;
+}
+
 // The modes that the user's words stand for, or why not.
 std::variant<std::vector<TimerMode>, std::string> choose_modes(const Options& options,
                                                                const Host& host) {
@@ -83,10 +89,9 @@ int run(const Options& options) {
   // So that stdio needn't look at the file, for which it would be too late in the sandbox.
   static std::array<char, 4096> buffer;
   std::setvbuf(stdout, buffer.data(), _IOFBF, buffer.size());
-  utsname kernel{};
-  ::uname(&kernel);
+  const std::string kernel = kernel_release();
   if (!options.json) {
-    std::printf("Linux %s: %s\n", kernel.release, host.description().c_str());
+    std::printf("Linux %s: %s\n", kernel.c_str(), host.description().c_str());
     print_head(stdout);
     if (!is_written(stdout)) return end_of_output();
   }
@@ -95,7 +100,7 @@ int run(const Options& options) {
       return end(sandbox::why_not(entered.error()), bad_run);
     }
   }
-  Document document{.linux_release = kernel.release, .host = host, .timers = options.count};
+  Document document{.linux_release = kernel, .host = host, .timers = options.count};
   std::vector<std::string> documents;
   std::string error;
   const auto& modes = std::get<std::vector<TimerMode>>(chosen);
@@ -177,30 +182,42 @@ int boot(Options options) {
   auto watching = Observer::open(options);
   if (const auto* message = std::get_if<std::string>(&watching)) return end(*message, bad_usage);
   Observer& observer = std::get<Observer>(watching);
+  const std::string kernel = kernel_release();
   auto ran = run_linux(host, mode, options, &observer, saved ? &*saved : nullptr);
   const bool observed = observer.end();
   if (const auto* message = std::get_if<std::string>(&ran)) return end(*message, bad_run);
   const LinuxRun& run = std::get<LinuxRun>(ran);
-  for (const std::string& remark : run.remarks) std::fprintf(stderr, "%s\n", remark.c_str());
-  if (options.boot != Boot::native) {
-    std::fprintf(stderr, "timer hypercalls: %llu came to us; timers: %s\n",
-                 static_cast<unsigned long long>(run.punted), to_string(mode));
+  const bool xen = options.boot != Boot::native;
+  if (options.json) {
+    LinuxDocument document{.linux_release = kernel, .run = run};
+    if (xen) document.mode = mode;
+    if (!observer.runs().empty()) document.counts = &observer.runs().front();
+    std::fprintf(stderr, "%s", to_json(document).c_str());
+  } else {
+    for (const std::string& remark : run.remarks) std::fprintf(stderr, "%s\n", remark.c_str());
+    if (xen) {
+      std::fprintf(stderr, "timer hypercalls: %llu came to us; timers: %s\n",
+                   static_cast<unsigned long long>(run.punted), to_string(mode));
+    }
+    if (options.stats) print_counts(stderr, observer.runs());
   }
-  if (options.stats) print_counts(stderr, observer.runs());
-  if (!observed) return bad_run;
+  if (!observed || (options.json && !is_written(stderr))) return bad_run;
+  const auto ended = [&](const std::string& how, int status) {
+    return options.json ? status : end(how, status);
+  };
   switch (run.ending) {
     case Ending::left:
       return 0;
     case Ending::poweroff:
-      return end("the guest powered off", 0);
+      return ended("the guest powered off", 0);
     case Ending::timeout:
-      return end("the time is out", bad_run);
+      return ended("the time is out", bad_run);
     case Ending::reboot:
-      return end("the guest wants to reboot", 3);
+      return ended("the guest wants to reboot", 3);
     case Ending::crash:
-      return end("the guest crashed" + (run.fault.empty() ? "" : ": " + run.fault), 4);
+      return ended("the guest crashed" + (run.fault.empty() ? "" : ": " + run.fault), 4);
     case Ending::watchdog:
-      return end("the guest's watchdog bit: it has hung", 5);
+      return ended("the guest's watchdog bit: it has hung", 5);
   }
   return bad_run;
 }

@@ -6,10 +6,10 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <new>
-#include <string_view>
 #include <utility>
+
+#include "progress.hpp"
 
 namespace vmm_reference {
 
@@ -19,13 +19,6 @@ namespace {
 
 constexpr std::chrono::seconds period{1};
 constexpr std::chrono::seconds between_lines{10};
-
-// A terminal that can rewrite lines.
-bool is_live_terminal() {
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): no other thread runs yet
-  const char* const kind = std::getenv("TERM");
-  return ::isatty(STDERR_FILENO) != 0 && kind != nullptr && std::string_view(kind) != "dumb";
-}
 
 VcpuCounts sum(const RunCounts& run) {
   VcpuCounts all;
@@ -41,7 +34,11 @@ std::variant<Observer, std::string> Observer::open(const Options& options) {
   if (options.stats) {
     // Not in the middle of what the guest writes there.
     const bool shared = has_console && ::isatty(STDOUT_FILENO) != 0;
-    observer.show_ = is_live_terminal() && !shared ? Show::live : Show::lines;
+    if (is_live_terminal() && !shared) {
+      observer.show_ = Show::live;
+    } else if (!has_console || !options.json) {  // whose document is to be alone there
+      observer.show_ = Show::lines;
+    }
   }
   observer.raw_ = has_console && ::isatty(STDERR_FILENO) != 0;
   const auto why = [](const std::string& option, const std::string& path, int code) {

@@ -115,6 +115,9 @@ CommandLine::CommandLine() {
   app.add_flag("--stats", options.stats,
                "Show while it runs, on standard error, what hypercalls and timers do; in the end a "
                "table");
+  app.add_flag("--json", options.json,
+               "One JSON document instead of all that is said at the end: on standard output, or "
+               "of a Linux guest, whose console that is, in one line on standard error");
   app.add_option("--metrics", options.metrics,
                  "Where that goes each second and at the end, as OpenMetrics, for Prometheus' like")
       ->transform(without_key("path"))
@@ -129,17 +132,14 @@ CommandLine::CommandLine() {
   auto* timers = app.add_option("--timers", options.count, "How many timers each vCPU arms")
                      ->check(CLI::Range(1u, max_timers))
                      ->option_text("N [1000]");
-  auto* json = app.add_flag("--json", options.json,
-                            "One JSON document on standard output instead of the table");
-  for (auto* option : {guest, timers, json}) option->group("A test guest");
+  for (auto* option : {guest, timers}) option->group("A test guest");
 
   auto* kernel = app.add_option("--kernel", options.kernel, "A bzImage or a vmlinux")
                      ->transform(without_key("path"))
                      ->check(CLI::ExistingFile)
                      ->option_text("[path=]FILE")
                      ->excludes(guest)
-                     ->excludes(timers)
-                     ->excludes(json);
+                     ->excludes(timers);
   auto* initramfs = app.add_option("--initramfs", options.initramfs, "Its initramfs")
                         ->transform(without_key("path"))
                         ->check(CLI::ExistingFile)
@@ -176,7 +176,6 @@ CommandLine::CommandLine() {
           ->option_text("[path=]FILE")
           ->excludes(guest)
           ->excludes(timers)
-          ->excludes(json)
           ->excludes(vcpus);
   auto* guest_time =
       app.add_option("--restored-time", options.real_time,

@@ -69,7 +69,7 @@ struct Options {
   bool stats = false;    // show counters while a guest runs, and at the end
   std::string metrics;   // path where they go as OpenMetrics; empty: nowhere
   std::string trace;     // path where a trace goes; empty: nowhere
-  bool json = false;     // a document instead of the table of a test guest
+  bool json = false;     // a document instead of what is said at the end
   bool sandbox = false;  // enter it, once all files are open; the program's default is true
   // A Linux guest instead:
   std::string kernel;     // path of a bzImage or vmlinux

@@ -27,6 +27,24 @@ namespace vmm_reference {
 // How a guest's run came to its end; left: by the user.
 enum class Ending { poweroff, reboot, crash, watchdog, left, timeout };
 
+constexpr const char* to_string(Ending ending) noexcept {
+  switch (ending) {
+    case Ending::poweroff:
+      return "poweroff";
+    case Ending::reboot:
+      return "reboot";
+    case Ending::crash:
+      return "crash";
+    case Ending::watchdog:
+      return "watchdog";
+    case Ending::left:
+      return "left";
+    case Ending::timeout:
+      return "timeout";
+  }
+  return "?";
+}
+
 // There is no PIT; but Linux reads this, at boot as a Xen guest, 100,000 times if it stays at 0xff.
 inline constexpr std::uint16_t pit_counter = 0x42;
 

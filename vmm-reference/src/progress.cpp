@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
+#include <string_view>
 #include <utility>
 
 namespace vmm_reference {
@@ -18,9 +20,15 @@ void unsay() { std::fprintf(stderr, "\r\x1b[K"); }
 
 }  // namespace
 
+bool is_live_terminal() {
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody changes the environment
+  const char* const kind = std::getenv("TERM");
+  return ::isatty(STDERR_FILENO) != 0 && kind != nullptr && std::string_view(kind) != "dumb";
+}
+
 Progress::Progress(boost::asio::io_context& loop, std::string what)
     : tick_(loop), what_(std::move(what)) {
-  if (!what_.empty() && ::isatty(STDERR_FILENO) != 0) wait(std::chrono::seconds(2));
+  if (!what_.empty() && is_live_terminal()) wait(std::chrono::seconds(2));
 }
 
 Progress::~Progress() {

@@ -3,8 +3,6 @@
 // What takes so long, on a line of a terminal's that is gone when it is over.
 #pragma once
 
-#include <unistd.h>
-
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
@@ -16,9 +14,13 @@
 
 namespace vmm_reference {
 
+// Whether standard error is a terminal, and one on which a line can be rewritten: TERM is set, and
+// not to "dumb".
+[[nodiscard]] bool is_live_terminal();
+
 class Progress {
  public:
-  // From `loop`'s third second on, each second; nothing at all unless standard error is a terminal.
+  // From `loop`'s third second on, each second; nothing at all unless is_live_terminal().
   Progress(boost::asio::io_context& loop, std::string what);
   ~Progress();
   Progress(const Progress&) = delete;
@@ -36,7 +38,7 @@ class Progress {
 // only while it makes machines.
 class BlockingProgress {
  public:
-  explicit BlockingProgress(std::string what, bool terminal = ::isatty(STDERR_FILENO) != 0);
+  explicit BlockingProgress(std::string what, bool terminal = is_live_terminal());
   ~BlockingProgress();
   BlockingProgress(const BlockingProgress&) = delete;
   BlockingProgress& operator=(const BlockingProgress&) = delete;
@@ -54,7 +56,7 @@ class BlockingProgress {
 // The same of work that can start no thread, and knows how far it is.
 class ByteProgress {
  public:
-  explicit ByteProgress(std::string what, bool terminal = ::isatty(STDERR_FILENO) != 0);
+  explicit ByteProgress(std::string what, bool terminal = is_live_terminal());
   ~ByteProgress();
   ByteProgress(const ByteProgress&) = delete;
   ByteProgress& operator=(const ByteProgress&) = delete;

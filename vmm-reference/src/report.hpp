@@ -5,12 +5,15 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "counts.hpp"
 #include "domain.hpp"
+#include "linux_domain.hpp"
 
 namespace vmm_reference {
 
@@ -60,6 +63,15 @@ struct Document {
   std::string_view error{};
 };
 [[nodiscard]] std::string to_json(const Document& document);
+
+// What there is to say at the end of a Linux guest, in one line.
+struct LinuxDocument {
+  std::string_view linux_release;  // the host's
+  const LinuxRun& run;
+  std::optional<TimerMode> mode{};    // of a Xen guest
+  const RunCounts* counts = nullptr;  // where --stats asks for them
+};
+[[nodiscard]] std::string to_json(const LinuxDocument& document);
 
 // A JSON string, quotes included. Bytes that aren't UTF-8 become U+FFFD.
 [[nodiscard]] std::string json_string(std::string_view text);

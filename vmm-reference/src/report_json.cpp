@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "counts.hpp"
 #include "host.hpp"
 #include "report.hpp"
 
@@ -125,6 +124,28 @@ std::string to_json(const Document& document) {
     out += (n == 0 ? "\n  " : ",\n  ") + document.runs[n];
   }
   return out + "]}\n";
+}
+
+std::string to_json(const LinuxDocument& document) {
+  const LinuxRun& run = document.run;
+  const auto if_xen = [&](const std::string& value) { return document.mode ? value : "null"; };
+  std::string out = "{";
+  out += field("linux", json_string(document.linux_release));
+  out += next("ending", json_string(to_string(run.ending)));
+  out += next("fault", run.fault.empty() ? "null" : json_string(run.fault));
+  out += next("remarks", list(run.remarks));
+  out += next("served_by", if_xen(json_string(to_string(document.mode.value_or(TimerMode{})))));
+  out += next("punted", if_xen(std::to_string(run.punted)));
+  if (document.counts != nullptr) {
+    out += next("vcpus", "[");
+    const std::vector<VcpuCounts>& vcpus = document.counts->vcpus;
+    for (std::size_t id = 0; id < vcpus.size(); ++id) {
+      out += (id == 0 ? "{" : ", {") + field("vcpu", std::to_string(id)) +
+             next("stats", to_json(vcpus[id])) + "}";
+    }
+    out += "]";
+  }
+  return out + "}\n";
 }
 
 }  // namespace vmm_reference

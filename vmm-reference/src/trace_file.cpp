@@ -93,7 +93,7 @@ Result<void> TraceFile::add(const std::string& title, const Observation& observa
   for (std::size_t id = 0; id < observation.size(); ++id) {
     const VcpuTrace* trace = observation[id].trace();
     if (trace == nullptr) continue;
-    // From 1: 0 is the idle thread's, to the viewer.
+    // From 1: to the viewer 0 is none, and its events the main thread's.
     const std::string track = pid + ",\"tid\":" + std::to_string(id + 1);
     put(R"("ph":"M","name":"thread_name",)" + track + R"(,"args":{"name":"vCPU )" +
         std::to_string(id) + R"("})");
@@ -113,7 +113,8 @@ Result<void> TraceFile::add(const std::string& title, const Observation& observa
 Result<void> TraceFile::end() {
   if (!file_) return vmm_base::success();
   text_ = begun_ ? "" : R"({"displayTimeUnit":"ns","traceEvents":[)";
-  text_ += "\n],\"otherData\":{\"overwritten\":\"" + std::to_string(overwritten_) + "\"}}\n";
+  // No line end: Perfetto takes nothing that it reads once the document is over.
+  text_ += "\n],\"otherData\":{\"overwritten\":\"" + std::to_string(overwritten_) + "\"}}";
   auto written = flush();
   file_ = {};
   return written;

@@ -208,6 +208,7 @@ TEST(Trace, HasATrackAVcpuAndWhatHappenedOnIt) {
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
   }
   EXPECT_EQ(count(text, "\"ts\":"), 5u);
+  EXPECT_TRUE(text.ends_with("}}")) << "the document alone, without a line end";
 }
 
 TEST(Trace, KeepsTheLastAndTellsHowManyWereBefore) {

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "progress.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstdlib>
 #include <optional>
+#include <string>
 #include <thread>
+
+#include "vmm_base/unique_fd.hpp"
 
 namespace vmm_reference {
 namespace {
@@ -62,6 +67,36 @@ TEST(BlockingProgress, IsNotForWhatIsOverSoon) {
   testing::internal::CaptureStderr();
   { const BlockingProgress progress("reading", true); }
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
+// On a terminal of that kind; of none where it is null.
+bool is_live(const char* kind) {
+  const vmm_base::UniqueFd master(::posix_openpt(O_RDWR | O_NOCTTY));
+  EXPECT_EQ(::unlockpt(master.get()), 0);
+  const vmm_base::UniqueFd terminal(::open(::ptsname(master.get()), O_RDWR | O_NOCTTY));
+  EXPECT_NE(::isatty(terminal.get()), 0);
+  if (kind == nullptr) {
+    ::unsetenv("TERM");
+  } else {
+    ::setenv("TERM", kind, 1);
+  }
+  const vmm_base::UniqueFd before(::dup(STDERR_FILENO));
+  ::dup2(terminal.get(), STDERR_FILENO);
+  const bool live = is_live_terminal();
+  ::dup2(before.get(), STDERR_FILENO);
+  return live;
+}
+
+TEST(Terminal, IsLiveUnlessItIsDumbOrOfNoKind) {
+  EXPECT_TRUE(is_live("xterm"));
+  EXPECT_FALSE(is_live("dumb"));
+  EXPECT_FALSE(is_live(nullptr));
+}
+TEST(Terminal, AFileIsNone) {
+  ::setenv("TERM", "xterm", 1);
+  testing::internal::CaptureStderr();
+  EXPECT_FALSE(is_live_terminal());
+  testing::internal::GetCapturedStderr();
 }
 
 }  // namespace

@@ -135,6 +135,32 @@ TEST_F(Report, WhereNothingFiredJsonHasNoLateness) {
       << json;
 }
 
+TEST(LinuxJson, HasWhatIsSaidAtTheEnd) {
+  LinuxRun run{.ending = Ending::crash, .fault = "vCPU 1: \"shutdown\"", .punted = 3};
+  run.remarks = {"vCPU 0: it failed"};
+  RunCounts counts{TimerMode::irqfd, std::vector<VcpuCounts>(2)};
+  counts.vcpus[1].armed = 7;
+  const std::string none =
+      R"("cancelled": 0, "fired": 0, "late_sum_ns": 0, "late": [{"up_to_ns": 1000, "count": 0}, )"
+      R"({"up_to_ns": 10000, "count": 0}, {"up_to_ns": 100000, "count": 0}, )"
+      R"({"up_to_ns": 1000000, "count": 0}, {"up_to_ns": 10000000, "count": 0}, )"
+      R"({"up_to_ns": 100000000, "count": 0}, {"up_to_ns": null, "count": 0}], "hypercalls": {}}})";
+  EXPECT_EQ(
+      to_json({.linux_release = "7.3.4", .run = run, .mode = TimerMode::irqfd, .counts = &counts}),
+      R"({"linux": "7.3.4", "ending": "crash", "fault": "vCPU 1: \"shutdown\"", )"
+      R"("remarks": ["vCPU 0: it failed"], "served_by": "irqfd", "punted": 3, "vcpus": [)"
+      R"({"vcpu": 0, "stats": {"armed": 0, )" +
+          none + R"(, {"vcpu": 1, "stats": {"armed": 7, )" + none + "]}\n");
+}
+
+TEST(LinuxJson, OfAGuestOfKvmsOwnHasNothingOfXen) {
+  const LinuxRun run{.ending = Ending::poweroff};
+  EXPECT_EQ(to_json({.linux_release = "6.1", .run = run}),
+            R"({"linux": "6.1", "ending": "poweroff", "fault": null, "remarks": [], )"
+            R"("served_by": null, "punted": null})"
+            "\n");
+}
+
 TEST(Quoted, IsAJsonString) {
   EXPECT_EQ(json_string("a\"b\\c\t\x7f"), "\"a\\\"b\\\\c\\u0009\x7f\"");
   EXPECT_EQ(json_string(std::string_view("\0", 1)), "\"\\u0000\"");

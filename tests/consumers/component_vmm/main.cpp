@@ -160,18 +160,18 @@ Result<bool> run(const char* guest) {
   xen_hcall::EventChannelOp events(platform, channels);
   RegisterVcpuInfo vcpu_info{platform};
   xen_hcall::Dispatcher dispatcher(timer, memory, hvm, events, vcpu_info);
-
   std::jthread serving([&](const std::stop_token& stop) {
     for (pollfd wake{backend.fd(), POLLIN, 0}; !stop.stop_requested();) {
       if (::poll(&wake, 1, 100) > 0) (void)timer.expire();
     }
   });
-  std::uint32_t report_at = 0;
+  std::uint32_t report_at = 0, vcpu_ops = 0;
   for (bool go_on = true; go_on;) {
     auto ran = vcpu.run(
         [&](kvm_ioctls::XenHypercall& exit) {
           xen_abi::Hypercall call{exit.input(), {}, exit.longmode(), exit.cpl()};
           std::copy(exit.params().begin(), exit.params().end(), call.params.begin());
+          if (call.number == xen_abi::hypercall::vcpu_op) ++vcpu_ops;  // one isn't the timer's
           exit.set_result(dispatcher({0}, call).guest.rax());
           return true;
         },
@@ -187,9 +187,9 @@ Result<bool> run(const char* guest) {
   static Report report;
   VMM_CHECK(ram.read(Gpa{report_at}, std::as_writable_bytes(std::span(&report, 1))));
   std::sort(report.lateness, report.lateness + timers);
-  std::printf("component_vmm: %u of %lu fired; the earliest %td ns late, p50 %td\n", report.fired,
-              timers, report.lateness[0], report.lateness[timers / 2]);
-  return report.fired == timers && report.lateness[0] >= 0;
+  std::printf("component_vmm: %u timer calls served, %u of %lu fired; min %td, p50 %td ns late\n",
+              vcpu_ops - 1, report.fired, timers, report.lateness[0], report.lateness[timers / 2]);
+  return report.fired == timers && vcpu_ops == timers + 2 && report.lateness[0] >= 0;
 }
 
 int main(int argc, char** argv) {
