@@ -6,6 +6,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <map>
+#include <random>
 #include <set>
 #include <tuple>
 
@@ -53,9 +54,43 @@ TEST(TimerQueue, RemovingWhatIsNotInDoesNothing) {
 }
 
 TEST(TimerQueue, HoldsTheEndsOfTime) {
-  TimerQueue queue(2);
+  TimerQueue queue(3);
   queue.set(0, HostTime::max());
+  EXPECT_TRUE(queue.contains(0));
+  EXPECT_EQ(queue.first_due(), HostTime::max() - xen_clock::Duration(1));
   queue.set(1, HostTime::min());
+  EXPECT_EQ(queue.first(), 1u);
+  EXPECT_EQ(queue.first_due(), HostTime::min());
+  queue.set(2, HostTime::max());
+  EXPECT_EQ(queue.size(), 3u);
+  queue.remove(1);
+  EXPECT_EQ(queue.first_due(), HostTime::max() - xen_clock::Duration(1));
+  queue.remove(0);
+  EXPECT_FALSE(queue.contains(0));
+  EXPECT_EQ(queue.first(), 2u);
+  EXPECT_EQ(queue.size(), 1u);
+}
+
+TEST(TimerQueue, OneThatWasAloneIsStillInBesideAnother) {
+  TimerQueue queue(100);
+  queue.set(99, at(10));
+  queue.set(99, at(20));
+  EXPECT_EQ(queue.size(), 1u);
+  queue.set(0, at(30));
+  EXPECT_EQ(queue.size(), 2u);
+  EXPECT_EQ(queue.first(), 99u);
+  queue.set(99, at(40));
+  EXPECT_EQ(queue.first(), 0u);
+  queue.remove(0);
+  EXPECT_EQ(queue.first(), 99u);
+  EXPECT_EQ(queue.first_due(), at(40));
+  queue.remove(99);
+  EXPECT_TRUE(queue.empty());
+  queue.set(0, at(50));
+  EXPECT_EQ(queue.size(), 1u);
+  EXPECT_FALSE(queue.contains(99));
+  EXPECT_EQ(queue.first_due(), at(50));
+  queue.set(1, at(45));  // later than what was in last, and earlier than what is
   EXPECT_EQ(queue.first(), 1u);
 }
 
@@ -96,10 +131,29 @@ struct Model {
   }
 };
 
+// What both say of all that can be asked.
+bool agree(const TimerQueue& queue, const Model& model, std::uint32_t id) {
+  return queue.empty() == model.order.empty() && queue.size() == model.order.size() &&
+         queue.contains(id) == model.due.contains(id) &&
+         (queue.empty() || (queue.first_due() == model.order.begin()->first &&
+                            model.due.at(queue.first()) == queue.first_due()));
+}
+// Emptied from the front, all come in order.
+bool agree_to_the_end(TimerQueue& queue, Model& model) {
+  while (!queue.empty()) {
+    if (queue.first_due() != model.order.begin()->first) return false;
+    const std::uint32_t id = queue.first();
+    queue.remove(id);
+    model.remove(id);
+    if (!agree(queue, model, id)) return false;
+  }
+  return model.order.empty();
+}
+
 // Removals one time in four; few distinct times, so that many are equal.
 RC_GTEST_PROP(TimerQueue, BehavesAsASortedSet,
-              (std::vector<std::tuple<std::uint8_t, std::uint8_t, std::int8_t>> steps)) {
-  constexpr std::uint32_t count = 23;
+              (std::vector<std::tuple<std::uint8_t, std::uint16_t, std::int8_t>> steps)) {
+  const auto count = *rc::gen::element<std::uint32_t>(1, 2, 3, 8, 9, 23, 64, 65, 600);
   TimerQueue queue(count);
   Model model;
   for (const auto& [action, number, when] : steps) {
@@ -111,21 +165,35 @@ RC_GTEST_PROP(TimerQueue, BehavesAsASortedSet,
       queue.set(id, at(when));
       model.set(id, at(when));
     }
-    RC_ASSERT(queue.empty() == model.order.empty());
-    RC_ASSERT(queue.contains(id) == model.due.contains(id));
-    if (!queue.empty()) {
-      RC_ASSERT(queue.first_due() == model.order.begin()->first);
-      RC_ASSERT(model.due.at(queue.first()) == queue.first_due());
+    RC_ASSERT(agree(queue, model, id));
+  }
+  RC_ASSERT(agree_to_the_end(queue, model));
+}
+
+// Of every number up to what has four levels, and some above, all in; then each is moved, or taken
+// out and put in again.
+TEST(TimerQueue, HoldsAnyNumberOfThem) {
+  std::mt19937 generator(1);
+  const auto random = [&](std::uint32_t below) {
+    return static_cast<std::uint32_t>(generator() % below);
+  };
+  for (std::uint32_t count = 1; count < 6000; count += count < 80 ? 1 : 487) {
+    TimerQueue queue(count);
+    Model model;
+    for (std::uint32_t step = 0; step < 3 * count; ++step) {
+      const std::uint32_t id = step < count ? count - 1 - step : random(count);
+      if (step % 3 == 0) {
+        queue.remove(id);
+        model.remove(id);
+        ASSERT_TRUE(agree(queue, model, id)) << count << " timers, step " << step;
+      }
+      const HostTime due = at(random(1'000'000));
+      queue.set(id, due);
+      model.set(id, due);
+      ASSERT_TRUE(agree(queue, model, id)) << count << " timers, step " << step;
     }
+    ASSERT_TRUE(agree_to_the_end(queue, model)) << count << " timers";
   }
-  // Emptied from the front, all come in order.
-  while (!queue.empty()) {
-    RC_ASSERT(queue.first_due() == model.order.begin()->first);
-    const std::uint32_t id = queue.first();
-    queue.remove(id);
-    model.remove(id);
-  }
-  RC_ASSERT(model.order.empty());
 }
 
 }  // namespace

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// At most one deadline for each of n timers, the earliest at hand: an indexed heap of eight
-// children a node, whose deadlines lie in one cache line, apart from whose they are. Nothing is
-// allocated after construction. Not thread-safe. Why not a wheel, or a narrower heap: README.md,
-// "Speed".
+// At most one deadline for each of n timers, the earliest at hand: a tournament of eights. A
+// timer's leaf is where its id says; each node above has the earliest of eight, whose deadlines lie
+// in one cache line, and whose that is. So nothing is searched for, and nothing else moves. Who
+// waits alone isn't in the tree. Nothing is allocated after construction. Not thread-safe. Why not
+// a heap or a wheel: README.md, "Speed".
 #pragma once
 
 #include <sys/mman.h>
 
-#include <array>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -22,59 +23,50 @@ namespace xen_timer {
 class TimerQueue {
  public:
   explicit TimerQueue(std::uint32_t count)
-      : lines_(count / width + 2 + width),  // prefetched as a whole
-        ids_(count + width, none),
-        places_(count, none) {}
+      : leaves_(root + (count + width - 3) / (width - 1)),
+        dues_((leaves_ + count) / width * width + width, never),
+        winners_(leaves_) {}
 
-  [[nodiscard]] bool empty() const noexcept { return end_ == root; }
-  [[nodiscard]] std::size_t size() const noexcept { return end_ - root - (hole_ == none ? 0 : 1); }
-  [[nodiscard]] bool contains(std::uint32_t id) const noexcept { return places_[id] != none; }
+  [[nodiscard]] bool empty() const noexcept { return first_ == none; }
+  [[nodiscard]] std::size_t size() const noexcept {
+    return std::max(in_tree_, empty() ? std::uint32_t{0} : std::uint32_t{1});
+  }
+  [[nodiscard]] bool contains(std::uint32_t id) const noexcept {
+    return id == first_ || dues_[leaves_ + id] != never;
+  }
 
   // The earliest; not of an empty queue.
-  [[nodiscard]] std::uint32_t first() const noexcept { return ids_[root]; }
-  [[nodiscard]] xen_clock::HostTime first_due() const noexcept { return due(root); }
+  [[nodiscard]] std::uint32_t first() const noexcept { return first_; }
+  [[nodiscard]] xen_clock::HostTime first_due() const noexcept { return first_due_; }
 
-  // Puts `id` in, or moves it. O(log n).
+  // Puts `id` in, or moves it. The end of time is a nanosecond before HostTime's. O(log n).
   void set(std::uint32_t id, xen_clock::HostTime due) noexcept {
-    if (empty()) {
-      put(end_++, due, id);
-    } else if (!contains(id)) {
-      settle(hole_ == none ? end_++ : std::exchange(hole_, none), due, id);
-    } else if (end_ == root + 1) {
-      this->due(root) = due;
+    due = std::min(due, never - xen_clock::Duration(1));
+    if (in_tree_ == 0 && (empty() || id == first_)) {
+      first_ = id;
+      first_due_ = due;
     } else {
-      fill();
-      settle(places_[id], due, id);
+      put(id, due);
     }
   }
 
   // Takes `id` out, if it is in. O(log n).
   void remove(std::uint32_t id) noexcept {
-    const std::uint32_t at = places_[id];
-    if (at == none) return;
-    if (end_ == root + 1) {
-      end_ = root;
-    } else {
-      fill();
-      hole_ = places_[id];
-      if (hole_ == root) fill();
+    if (in_tree_ != 0) {
+      take(id);
+    } else if (id == first_) {
+      first_ = none;
     }
-    places_[id] = none;
   }
 
  private:
   static constexpr std::uint32_t none = ~std::uint32_t{0};
-  // The root is the last of its line, so that its children, and all others, fill one each.
+  static constexpr xen_clock::HostTime never = xen_clock::HostTime::max();  // of what isn't in
+  // Of a cache line. The root is the last of its line, so that its children, and all others, fill
+  // one each.
   static constexpr std::uint32_t width = 8;
   static constexpr std::uint32_t root = width - 1;
   static constexpr std::uint32_t parent(std::uint32_t at) { return at / width + root - 1; }
-  static constexpr std::uint32_t children(std::uint32_t at) { return (at - root + 1) * width; }
-
-  struct alignas(64) Line {
-    Line() { due.fill(xen_clock::HostTime::max()); }
-    std::array<xen_clock::HostTime, width> due;
-  };
-  static_assert(sizeof(Line) == 64);
 
   // Huge pages for what fills some: of a million timers, each is in a page of its own else.
   template <class T>
@@ -98,64 +90,95 @@ class TimerQueue {
   template <class T>
   using Array = std::vector<T, Pages<T>>;
 
-  xen_clock::HostTime& due(std::uint32_t at) noexcept { return lines_[at / width].due[at % width]; }
-  [[nodiscard]] xen_clock::HostTime due(std::uint32_t at) const noexcept {
-    return lines_[at / width].due[at % width];
+  // Out of line, so that a timer that is alone, which needs none of it, costs little.
+  [[gnu::noinline]] void put(std::uint32_t id, xen_clock::HostTime due) noexcept {
+    if (in_tree_ == 0) return join(id, due);
+    const std::uint32_t leaf = leaves_ + id;
+    if (dues_[leaf] == never) ++in_tree_;
+    dues_[leaf] = due;
+    if (due < dues_[parent(leaf)]) {
+      rise(leaf, due);
+    } else if (winners_[parent(leaf)] == leaf) {
+      replay(leaf, due);
+    }
   }
-  void put(std::uint32_t at, xen_clock::HostTime due, std::uint32_t id) noexcept {
-    this->due(at) = due;
-    ids_[at] = id;
-    places_[id] = at;
+  [[gnu::noinline]] void join(std::uint32_t id, xen_clock::HostTime due) noexcept {
+    in_tree_ = 1;
+    dues_[leaves_ + first_] = first_due_;
+    rise(leaves_ + first_, first_due_);
+    put(id, due);
+  }
+  [[gnu::noinline]] void take(std::uint32_t id) noexcept {
+    const std::uint32_t leaf = leaves_ + id;
+    if (dues_[leaf] == never) return;
+    if (--in_tree_ == 0) {
+      for (std::uint32_t at = leaf; at >= root; at = parent(at)) dues_[at] = never;
+      first_ = none;
+      return;
+    }
+    dues_[leaf] = never;
+    if (winners_[parent(leaf)] == leaf) replay(leaf, never);
   }
 
-  // A timer that is stopped is soon set again: its place is left to whoever comes in next, unless
-  // it is the first. Nothing else may happen before it is filled.
-  void fill() noexcept {
-    if (hole_ == none) return;
-    const std::uint32_t hole = std::exchange(hole_, none);
-    const auto last = std::exchange(due(--end_), xen_clock::HostTime::max());
-    if (hole != end_) settle(hole, last, ids_[end_]);
+  // `leaf` is earlier than what its parent has.
+  void rise(std::uint32_t leaf, xen_clock::HostTime due) noexcept {
+    std::uint32_t at = leaf;
+    do {
+      at = parent(at);
+      win(at, due, leaf);
+    } while (at != root && due < dues_[parent(at)]);
   }
-
-  // The earliest of a line, without a branch, which nobody could predict. Beyond the end is what
-  // is never earlier.
-  [[nodiscard]] std::uint32_t earliest(std::uint32_t line) const noexcept {
-    const auto& d = lines_[line / width].due;
-    const auto of = [&](std::uint32_t a, std::uint32_t b) {
-      return a + (b - a) * static_cast<std::uint32_t>(d[b] < d[a]);
+  // `leaf` has become later, and its parent has it.
+  void replay(std::uint32_t leaf, xen_clock::HostTime due) noexcept {
+    std::uint32_t at = leaf;
+    std::uint32_t winner = leaf;
+    do {
+      // The others' earliest doesn't depend on the level below, and needn't be waited for.
+      dues_[at] = never;
+      const std::uint32_t other = earliest(at);
+      const xen_clock::HostTime other_due = dues_[other];
+      dues_[at] = due;
+      const std::uint32_t others = other < leaves_ ? winners_[other] : other;
+      winner += (others - winner) * static_cast<std::uint32_t>(other_due < due);
+      due = std::min(due, other_due);
+      // Should it come to be the first, it will soon be taken out.
+      __builtin_prefetch(&dues_[winner]);
+      at = parent(at);
+      win(at, due, winner);
+    } while (at != root && winners_[parent(at)] == leaf);
+  }
+  void win(std::uint32_t at, xen_clock::HostTime due, std::uint32_t leaf) noexcept {
+    dues_[at] = due;
+    winners_[at] = leaf;
+    if (at == root) {
+      first_ = leaf - leaves_;
+      first_due_ = due;
+    }
+  }
+  // Of the line of `at`, without a branch, which nobody could predict.
+  [[nodiscard]] std::uint32_t earliest(std::uint32_t at) const noexcept {
+    const std::uint32_t line = at / width * width;
+    const xen_clock::HostTime* const d = &dues_[line];
+    const auto of = [d](std::size_t a, std::size_t b) {
+      return a + (b - a) * static_cast<std::size_t>(d[b] < d[a]);
     };
-    return line + of(of(of(0, 1), of(2, 3)), of(of(4, 5), of(6, 7)));
-  }
-  // The lines of all that may be looked at after this one: where they aren't in a cache, waiting
-  // for them would be most of the cost.
-  void prefetch(std::uint32_t line) const noexcept {
-    const std::uint32_t next = children(line);
-    if (next >= end_) return;
-    for (std::uint32_t i = 0; i < width; ++i) __builtin_prefetch(&lines_[next / width + i]);
-  }
-
-  // Puts `id` where it belongs, instead of what was at `at`.
-  void settle(std::uint32_t at, xen_clock::HostTime moving, std::uint32_t id) noexcept {
-    while (at > root && moving < due(parent(at))) {
-      const std::uint32_t up = parent(at);
-      put(at, due(up), ids_[up]);
-      at = up;
-    }
-    for (std::uint32_t line = children(at); line < end_; line = children(at)) {
-      prefetch(line);
-      const std::uint32_t down = earliest(line);
-      if (due(down) >= moving) break;
-      put(at, due(down), ids_[down]);
-      at = down;
-    }
-    put(at, moving, id);
+    const auto of_four = [&](std::size_t i) {
+      const std::size_t a = of(i, i + 1);
+      const std::size_t b = of(i + 2, i + 3);
+      return std::pair(of(a, b), std::min(d[b], d[a]));
+    };
+    const auto [left, left_due] = of_four(0);
+    const auto [right, right_due] = of_four(4);
+    const std::size_t best = left + (right - left) * static_cast<std::size_t>(right_due < left_due);
+    return line + static_cast<std::uint32_t>(best);
   }
 
-  Array<Line> lines_;
-  Array<std::uint32_t> ids_;     // by where in lines_
-  Array<std::uint32_t> places_;  // by id: where in lines_
-  std::uint32_t end_ = root;
-  std::uint32_t hole_ = none;  // what was here was taken out; its deadline is still there
+  std::uint32_t leaves_;  // where they begin in dues_
+  Array<xen_clock::HostTime> dues_;
+  Array<std::uint32_t> winners_;  // the leaf whose deadline a node has
+  std::uint32_t in_tree_ = 0;     // none, while no more than one waits
+  std::uint32_t first_ = none;
+  xen_clock::HostTime first_due_{};
 };
 
 }  // namespace xen_timer
