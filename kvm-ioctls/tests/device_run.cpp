@@ -364,6 +364,25 @@ TEST_F(Kicks, FollowTheVcpuFromThreadToThread) {
   }
 }
 
+// Nor a timer's signal, wherever it meets the vCPU's thread.
+TEST_F(Kicks, ATimerOfTheVcpusThreadIsOne) {
+  load({0xeb, 0xfe});
+  start();
+  Runner runner(*vcpu, must(KickSignal::install()));
+  sigevent event{};
+  event.sigev_notify = SIGEV_THREAD_ID;
+  event.sigev_signo = SIGUSR1;
+  event._sigev_un._tid = ::gettid();
+  timer_t timer{};
+  ASSERT_EQ(::timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+  for (int i = 0; i != 500; ++i) {
+    const itimerspec ahead{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_nsec = 1 + i * 1000}};
+    ASSERT_EQ(::timer_settime(timer, 0, &ahead, nullptr), 0);
+    ASSERT_TRUE(std::holds_alternative<Interrupted>(must(runner.run())));
+  }
+  ::timer_delete(timer);
+}
+
 TEST_F(Kicks, ASignalMustBeOneThatCantOverflow) {
   EXPECT_EQ(KickSignal::install(SIGRTMIN).error().code, EINVAL);
   struct sigaction action {};

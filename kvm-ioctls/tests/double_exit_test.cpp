@@ -281,6 +281,25 @@ TEST_F(Double, NoKickIsLost) {
   thread.join();
 }
 
+// As a timer sends it: nobody has set the flag before.
+TEST_F(Double, TheKickSignalOfWhoeverSendsItEndsTheNextRun) {
+  const KickSignal signal = must(KickSignal::install());
+  guest0.runs(guest::halt(), guest::halt(), guest::halt());
+  {
+    Runner runner(vcpu, signal);
+    ASSERT_EQ(::pthread_sigqueue(::pthread_self(), signal.number(), sigval{}), 0);
+    EXPECT_EQ(vcpu.page().immediate_exit, 1);
+    EXPECT_TRUE(std::holds_alternative<Interrupted>(must(runner.run())));
+    EXPECT_EQ(vcpu.page().immediate_exit, 0);
+    EXPECT_TRUE(std::holds_alternative<Halted>(must(runner.run())));
+    // The signal of a kick whose flag was seen already.
+    ASSERT_EQ(::pthread_kill(::pthread_self(), signal.number()), 0);
+    EXPECT_TRUE(std::holds_alternative<Halted>(must(runner.run())));
+  }
+  ASSERT_EQ(::pthread_sigqueue(::pthread_self(), signal.number(), sigval{}), 0);
+  (void)run_to<Halted>();
+}
+
 TEST_F(Double, ASignalEndsARunAndIsTakenAfterIt) {
   static std::atomic<int> taken;
   taken = 0;

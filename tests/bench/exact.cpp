@@ -140,6 +140,10 @@ void add_arming(std::vector<Path>& paths, const std::string& name, Make make) {
   };
   const auto idle = [=] {
     stop();
+    // In the process that is traced: such timers don't go with a fork.
+    if constexpr (requires { guest->backend.attach(vcpu, SIGUSR1); }) {
+      if (!guest->backend.attach(vcpu, SIGUSR1)) die("attach");
+    }
     guest->expire();
     guest->vmm.now = GuestTime(xen_clock::HostClock::now().time_since_epoch());
   };
@@ -271,6 +275,10 @@ enum Mark : long { skip, count, path_done };
 
 void count_syscalls() {
   const auto paths = syscall_paths();
+  sigset_t own;  // of a vCPU's thread; one that comes would stop the traced
+  sigemptyset(&own);
+  sigaddset(&own, SIGUSR1);
+  ::sigprocmask(SIG_BLOCK, &own, nullptr);
   const pid_t child = ::fork();
   if (child == 0) be_traced();
   int status = 0;
@@ -318,6 +326,9 @@ template <class Backend, class Make>
 std::thread idle(const char* name, int stop, Make make) {
   return std::thread([=] {
     Guest<Backend> guest(make);
+    if constexpr (requires { guest.backend.attach(XenVcpuId{}, SIGUSR1); }) {
+      for (std::uint32_t id = 0; id < vcpus; ++id) must(guest.backend.attach({id}, SIGUSR1));
+    }
     for (std::uint32_t id = 0; id < vcpus; ++id) guest.arm({id}, std::chrono::hours(1));
     pollfd fds[] = {{guest.backend.fd(), POLLIN, 0}, {stop, POLLIN, 0}};
     const long before = switches();
@@ -331,6 +342,7 @@ std::thread idle(const char* name, int stop, Make make) {
 
 void count_wakeups() {
   const int stop = ::eventfd(0, EFD_CLOEXEC);
+  std::signal(SIGUSR1, [](int) {});  // which wakes up, nevertheless
   std::vector<std::thread> threads;
   threads.push_back(idle<TimerfdBackend>("timerfd", stop,
                                          [](Vmm&) { return must(TimerfdBackend::create(vcpus)); }));

@@ -55,7 +55,7 @@ inline constexpr Section more[] = {
   userspace  this program answers, and one timerfd for all vCPUs keeps them
   irqfd      it answers; a timerfd a vCPU raises the event in the kernel (Linux 5.19)
   delegated  it answers, and has KVM keep them (Linux 7.3)
-  spinning   as userspace, but woken early; it spins for the rest
+  spinning   it answers; a vCPU's own thread serves them, woken early, and spins for the rest
   moving     KVM and this program by turns, every 300 us: that it can be done (Linux 5.19)
   auto       the first of kernel, delegated, irqfd and userspace that works here
   all        each that works here, one after the other

@@ -19,7 +19,7 @@ enum class TimerMode {
   irqfd,      // We serve; a timerfd keeps, whose expiry raises the event inside the kernel.
   delegated,  // We serve; KVM keeps.
   moving,     // As kernel and as userspace, by turns, every few hundred us: that it can be done.
-  spinning,   // As userspace, but woken early; the rest is spun for.
+  spinning,   // We serve, on the vCPU's own thread, woken early; the rest is spun for.
 };
 
 inline constexpr TimerMode timer_modes[] = {TimerMode::kernel,   TimerMode::userspace,

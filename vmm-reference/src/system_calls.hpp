@@ -79,6 +79,9 @@ inline constexpr SystemCall system_calls[] = {
     // --- xen-timer's back ends, and timer_thread.hpp ---
     {SCMP_SYS(timerfd_create), set_up},
     {SCMP_SYS(timerfd_settime), all},
+    {SCMP_SYS(timer_create), vcpu},
+    {SCMP_SYS(timer_settime), loop | vcpu},
+    {SCMP_SYS(timer_delete), loop},
     {SCMP_SYS(poll), timers},
     {SCMP_SYS(io_setup), vcpu},  // anew, after what has signalled
     {SCMP_SYS(io_submit), vcpu | timers},

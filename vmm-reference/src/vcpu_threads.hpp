@@ -132,6 +132,8 @@ class VcpuThreads {
     return std::move(*value);
   }
 
+  // Interrupts one, so that it calls serve().
+  void kick(XenVcpuId id) { kickers_[id.value].kick(); }
   // Interrupts all, so that each calls serve().
   void kick_all() {
     for (const kvm_ioctls::Kicker& kicker : kickers_) kicker.kick();

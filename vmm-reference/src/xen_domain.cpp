@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <utility>
 
 #include "hypercall_port.hpp"
 #include "hypercalls.hpp"
@@ -27,6 +28,15 @@ namespace vmm_reference {
 
 namespace {
 
+// What is due of a vCPU's timers, on its own thread.
+template <class Handler>
+void serve_own(Handler& timer, XenVcpuId id, VcpuThreads& threads, VcpuState& state) {
+  auto expired = timer.expire(id);
+  if (expired) return;
+  state.host_errors.note(expired.error());
+  threads.kick(id);  // What couldn't be set doesn't wake it.
+}
+
 template <class Backend>
 Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform, Backend& backend,
                       TimerMode mode, std::span<Devices* const> devices, DomainRun& run) {
@@ -39,8 +49,12 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
 
   std::optional<HypercallPort> hypercall_port;
   if (!host.xen_exits) hypercall_port.emplace(machine.memory);
-  auto timer_thread = TimerThread::start(timer, backend.fd());
-  if (!timer_thread) return timer_thread.error();
+  constexpr bool vcpus_serve = requires { timer.expire(XenVcpuId{}); };
+  std::optional<TimerThread> timer_thread;
+  if constexpr (!vcpus_serve) {
+    VMM_TRY(started, TimerThread::start(timer, backend.fd()));
+    timer_thread.emplace(std::move(started));
+  }
   VMM_TRY(signal, kvm_ioctls::KickSignal::install());
   VcpuThreads threads(machine.vcpus, signal);
   Watchdogs watchdogs(run.loop, [&] { platform.shutdown(xen_abi::ShutdownReason::watchdog); });
@@ -75,8 +89,15 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
   auto in_time = run_vcpus(threads, run, [&](XenVcpuId id, VcpuRunner& vcpu) {
     const auto interrupted = [&] {
       if (mover) mover->move(timer, id);
+      if constexpr (vcpus_serve) serve_own(timer, id, threads, run.states[id.value]);
       return threads.serve(id);
     };
+    if constexpr (vcpus_serve) {
+      if (auto attached = backend.attach(id, signal.number()); !attached) {
+        run.states[id.value].fault = attached.error().message();
+        return;
+      }
+    }
     run_vcpu(vcpu,
              XenCalls(machine.vcpus[id.value], id, platform, dispatcher,
                       hypercall_port ? &*hypercall_port : nullptr),

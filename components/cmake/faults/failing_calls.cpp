@@ -13,9 +13,12 @@
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdarg>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
+#include <ctime>
 #include <new>
 
 namespace failing {
@@ -135,6 +138,19 @@ int timerfd_settime(int fd, int flags, const itimerspec* to, itimerspec* was) no
   if (failing::fails("timerfd_settime")) return -1;
   return static_cast<int>(
       failing::raw(SYS_timerfd_settime, fd, flags, failing::word(to), failing::word(was)));
+}
+int timer_create(clockid_t clock, sigevent* event, timer_t* timer) noexcept {
+  if (failing::fails("timer_create")) return -1;
+  int id = 0;  // the kernel's timer_t, which the C library keeps in a pointer
+  const long result =
+      failing::raw(SYS_timer_create, clock, failing::word(event), failing::word(&id));
+  *timer = reinterpret_cast<timer_t>(static_cast<std::intptr_t>(id));
+  return static_cast<int>(result);
+}
+int timer_settime(timer_t timer, int flags, const itimerspec* to, itimerspec* was) noexcept {
+  if (failing::fails("timer_settime")) return -1;
+  return static_cast<int>(failing::raw(SYS_timer_settime, failing::word(timer), flags,
+                                       failing::word(to), failing::word(was)));
 }
 int epoll_create1(int flags) noexcept {
   if (failing::fails("epoll_create1")) return -1;

@@ -10,11 +10,13 @@
 #include "xen_timer/irqfd_backend.hpp"
 #include "xen_timer/queue_backend.hpp"
 #include "xen_timer/queue_state.hpp"
+#include "xen_timer/signal_alarm.hpp"
 #include "xen_timer/signalling_timer.hpp"
 #include "xen_timer/spinning_backend.hpp"
 #include "xen_timer/state.hpp"
 #include "xen_timer/timer_queue.hpp"
 #include "xen_timer/timerfd_backend.hpp"
+#include "xen_timer/vcpu_backend.hpp"
 #include "xen_timer/virtual_backend.hpp"
 
 namespace xen_timer {
@@ -33,14 +35,15 @@ struct AnyKernel {
 };
 
 template class QueueBackend<VirtualAlarm>;
-template class SpinningAlarm<TimerfdAlarm>;
-template class QueueBackend<SpinningAlarm<TimerfdAlarm>>;
+template class SpinningAlarm<SignalAlarm>;
+template class VcpuBackend<SpinningAlarm<SignalAlarm>>;
 template class QueueBackend<TimerfdAlarm, DelegatedPath<AnyKernel>>;
 template class QueueBackend<TimerfdAlarm, IrqfdPath<AnyKernel>>;
 template class DelegatedBackend<AnyKernel>;
 template class IrqfdBackend<AnyKernel>;
 template class Handler<AnyVmm, VirtualBackend>;
 template class Handler<AnyVmm, TimerfdBackend>;
+template class Handler<AnyVmm, SpinningBackend>;
 template class Handler<AnyVmm, DelegatedBackend<AnyKernel>>;
 template class Handler<AnyVmm, IrqfdBackend<AnyKernel>>;
 

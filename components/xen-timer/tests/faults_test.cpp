@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -26,6 +28,7 @@
 #include "xen_timer/delegated_backend.hpp"
 #include "xen_timer/handler.hpp"
 #include "xen_timer/irqfd_backend.hpp"
+#include "xen_timer/spinning_backend.hpp"
 #include "xen_timer/timerfd_backend.hpp"
 
 namespace xen_timer {
@@ -93,9 +96,23 @@ struct Delegated {
   static constexpr bool has_path = true;
   static auto create(Vmm& vmm) { return DelegatedBackend<Vmm>::create(vmm, vcpus); }
 };
+// The test's thread is each vCPU's.
+struct Spinning {
+  static constexpr bool has_path = false;
+  static inline std::atomic<bool> signalled = false;
+  static Result<SpinningBackend> create(Vmm&) {
+    std::signal(SIGUSR1, [](int) { signalled = true; });
+    auto backend = SpinningBackend::create(vcpus);
+    if (!backend) return backend;
+    VMM_CHECK(backend.assume_value().attach(vcpu0, SIGUSR1));
+    VMM_CHECK(backend.assume_value().attach(vcpu1, SIGUSR1));
+    return backend;
+  }
+};
 struct WayName {
   template <class Way>
   static std::string GetName(int) {
+    if (std::is_same_v<Way, Spinning>) return "Spinning";
     if (std::is_same_v<Way, Timerfd>) return "Timerfd";
     return std::is_same_v<Way, Irqfd> ? "Irqfd" : "Delegated";
   }
@@ -211,7 +228,8 @@ class Guest {
     while (!done() && HostClock::now() < end) {
       pollfd entry{backend_.fd(), POLLIN, 0};
       const bool readable = ::poll(&entry, 1, 0) == 1;
-      if (readable || std::exchange(again_, false)) note(timer_.expire());
+      const bool signalled = Spinning::signalled.exchange(false);
+      if (readable || signalled || std::exchange(again_, false)) note(timer_.expire());
       vmm_.look();
     }
   }
@@ -234,7 +252,7 @@ struct Faults : testing::Test {
     if (context != 0) ::syscall(SYS_io_destroy, context);
   }
 };
-using Ways = testing::Types<Timerfd, Irqfd, Delegated>;
+using Ways = testing::Types<Timerfd, Irqfd, Delegated, Spinning>;
 TYPED_TEST_SUITE(Faults, Ways, WayName);
 
 TYPED_TEST(Faults, OfEachSystemCallAreSaidAndLoseNoTimer) {

@@ -5,8 +5,15 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <csignal>
 #include <functional>
+#include <thread>
 #include <vector>
+
+#include "xen_timer/handler.hpp"
+#include "xen_timer/timerfd_backend.hpp"
 
 namespace xen_timer {
 namespace {
@@ -15,6 +22,8 @@ using xen_clock::HostClock;
 using xen_clock::HostTime;
 
 static_assert(Backend<SpinningBackend>);
+static_assert(Alarm<SignalAlarm>);
+static_assert(EarlyAlarm<SpinningAlarm<SignalAlarm>>);
 static_assert(EarlyAlarm<SpinningAlarm<TimerfdAlarm>>);
 static_assert(!EarlyAlarm<TimerfdAlarm>);
 
@@ -211,30 +220,181 @@ TEST_F(Spinning, APauseEndsTheWaitWithoutAnEvent) {
   EXPECT_EQ(events.size(), 1u);
 }
 
-// On real time, so nothing here says how late is too late.
-TEST(SpinningBackendTest, IsNeverEarlyOnRealTime) {
-  auto created = SpinningBackend::create(1);
-  SpinningBackend& backend = created.value();
-  const HostTime begin = HostClock::now();
-  const auto now = [&](XenVcpuId) { return GuestTime(HostClock::now() - begin); };
-  std::vector<GuestTime> fired;
-  const auto fire = [&](XenVcpuId vcpu, EventPort) {
-    fired.push_back(now(vcpu));
-    return Result<void>(vmm_base::success());
-  };
-  ASSERT_TRUE(backend.bind(vcpu0, port, now, fire));
-  for (int i = 0; i < 50; ++i) {
-    fired.clear();
-    const GuestTime start = now(vcpu0);
-    ASSERT_TRUE(backend.arm(vcpu0, start + ms, start));
-    while (fired.empty()) {
-      pollfd entry{.fd = backend.fd(), .events = POLLIN, .revents = 0};
-      ASSERT_EQ(::poll(&entry, 1, 60'000), 1);
-      ASSERT_TRUE(backend.expire(now, fire));
+// A vCPU's thread that is in KVM_RUN, or in what is as that: the signal is let in there alone, and
+// ends it. On real time, so nothing here says how late is too late.
+struct OwnThreads : testing::Test {
+  static constexpr int signal = SIGUSR1;
+  struct Vmm {
+    const HostTime begin = HostClock::now();
+    std::array<std::atomic<GuestTime>, 2> fired_at{};
+    std::array<std::atomic<int>, 2> fired{};
+    std::atomic<bool> on_another = false;
+    bool copy_from_guest(XenVcpuId, Gva, std::span<std::byte>) { return false; }
+    GuestTime guest_now(XenVcpuId) { return GuestTime(HostClock::now() - begin + 1 * ms); }
+    Result<void> raise_event(XenVcpuId vcpu, EventPort) {
+      if (thread != static_cast<int>(vcpu.value)) on_another = true;
+      fired_at[vcpu.value] = guest_now(vcpu);
+      ++fired[vcpu.value];
+      return vmm_base::success();
     }
-    EXPECT_GE(fired.front(), start + ms);
+  };
+  static inline thread_local int thread = -1;
+  static inline thread_local void* signalled_with = nullptr;
+
+  void SetUp() override {
+    struct sigaction action {};
+    action.sa_sigaction = [](int, siginfo_t* info, void*) {
+      if (info->si_code == SI_TIMER) signalled_with = info->si_value.sival_ptr;
+    };
+    action.sa_flags = SA_SIGINFO | SA_RESTART;
+    ASSERT_EQ(::sigaction(signal, &action, nullptr), 0);
+    for (const XenVcpuId vcpu : {vcpu0, vcpu1}) ASSERT_TRUE(timer.bind(vcpu, port));
   }
+  // Calls body() on a vCPU's thread.
+  template <class F>
+  static std::thread on_thread(XenVcpuId vcpu, F body) {
+    return std::thread([vcpu, body] {
+      thread = static_cast<int>(vcpu.value);
+      sigset_t blocked;
+      sigemptyset(&blocked);
+      sigaddset(&blocked, signal);
+      ::pthread_sigmask(SIG_BLOCK, &blocked, nullptr);
+      body();
+    });
+  }
+  // Whether it was interrupted within a minute.
+  static bool run_vcpu() {
+    sigset_t all;
+    ::pthread_sigmask(SIG_SETMASK, nullptr, &all);
+    sigdelset(&all, signal);
+    const timespec minute{60, 0};
+    return ::ppoll(nullptr, 0, &minute, &all) == -1 && errno == EINTR;
+  }
+  void arm(XenVcpuId vcpu, Duration ahead) {
+    const auto at = vmm.guest_now(vcpu) + ahead;
+    const xen_abi::Hypercall call{
+        .number = xen_abi::hypercall::set_timer_op,
+        .params = {static_cast<std::uint64_t>(at.time_since_epoch().count())},
+        .long_mode = true};
+    const auto answer = timer.handle(vcpu, call);
+    EXPECT_TRUE(answer && answer->host);
+    deadlines[vcpu.value] = at;
+  }
+  bool serve_next(XenVcpuId vcpu) {
+    for (const int before = vmm.fired[vcpu.value]; vmm.fired[vcpu.value] == before;) {
+      if (!run_vcpu()) return false;
+      EXPECT_TRUE(timer.expire(vcpu));
+    }
+    EXPECT_GE(vmm.fired_at[vcpu.value].load(), deadlines[vcpu.value]);
+    return true;
+  }
+
+  Vmm vmm;
+  SpinningBackend backend = SpinningBackend::create(2).value();
+  Handler<Vmm, SpinningBackend> timer{vmm, backend};
+  GuestTime deadlines[2] = {};  // each its thread's
+};
+
+TEST_F(OwnThreads, AVcpuInTheKernelIsTakenOutAndServesItsOwn) {
+  std::vector<std::thread> threads;
+  for (const XenVcpuId vcpu : {vcpu0, vcpu1}) {
+    threads.push_back(on_thread(vcpu, [this, vcpu] {
+      int own = 0;
+      ASSERT_TRUE(backend.attach(vcpu, signal, &own));
+      for (int n = 0; n < 50; ++n) {
+        arm(vcpu, (1 + vcpu.value) * ms);
+        ASSERT_TRUE(serve_next(vcpu));
+        ASSERT_EQ(signalled_with, &own);
+      }
+    }));
+  }
+  for (std::thread& each : threads) each.join();
+  EXPECT_EQ(vmm.fired[0], 50);
+  EXPECT_EQ(vmm.fired[1], 50);
+  EXPECT_FALSE(vmm.on_another);
   EXPECT_GE(backend.spun(), Duration{});
+}
+
+TEST_F(OwnThreads, WhatIsArmedBeforeTheThreadIsThereComesOnceItIs) {
+  arm(vcpu0, ms);
+  std::this_thread::sleep_for(2 * ms);
+  EXPECT_EQ(vmm.fired[0], 0);
+  on_thread(vcpu0, [this] {
+    ASSERT_TRUE(backend.attach(vcpu0, signal));
+    ASSERT_TRUE(serve_next(vcpu0));
+  }).join();
+  EXPECT_EQ(vmm.fired[0], 1);
+}
+
+TEST_F(OwnThreads, AVcpuMayMoveToAnotherThread) {
+  arm(vcpu0, 20 * ms);
+  on_thread(vcpu0, [this] { ASSERT_TRUE(backend.attach(vcpu0, signal)); }).join();
+  on_thread(vcpu0, [this] {
+    ASSERT_TRUE(backend.attach(vcpu0, signal));
+    ASSERT_TRUE(serve_next(vcpu0));
+  }).join();
+  EXPECT_EQ(vmm.fired[0], 1);
+}
+
+TEST_F(OwnThreads, WhatWasDueDuringAPauseIsSignalledOnceItIsOver) {
+  on_thread(vcpu0, [this] {
+    ASSERT_TRUE(backend.attach(vcpu0, signal));
+    arm(vcpu0, ms);
+    std::thread([this] {  // the VMM's
+      ASSERT_TRUE(timer.pause());
+      std::this_thread::sleep_for(3 * ms);
+      ASSERT_TRUE(timer.expire());
+      EXPECT_EQ(vmm.fired[0], 0);
+      ASSERT_TRUE(timer.resume());
+    })
+        .join();
+    ASSERT_TRUE(serve_next(vcpu0));
+  }).join();
+  EXPECT_EQ(vmm.fired[0], 1);
+}
+
+TEST_F(OwnThreads, ThePeriodicTimerOfAnotherVcpuTicksOnItsThread) {
+  std::atomic<bool> attached = false;
+  std::thread ticking = on_thread(vcpu1, [&] {
+    ASSERT_TRUE(backend.attach(vcpu1, signal));
+    attached = true;
+    while (vmm.fired[1] < 3) {
+      ASSERT_TRUE(run_vcpu());
+      ASSERT_TRUE(timer.expire(vcpu1));
+    }
+  });
+  on_thread(vcpu0, [&] {
+    while (!attached) std::this_thread::yield();
+    const GuestTime now = vmm.guest_now(vcpu1);
+    // Not yet due, so that the first comes on its thread, too.
+    ASSERT_TRUE(backend.restore_ticks(vcpu1, ms, now, now));
+  }).join();
+  ticking.join();
+  EXPECT_FALSE(vmm.on_another);
+}
+
+TEST_F(OwnThreads, ErrorsNameTheVcpuThatTheVmmKnows) {
+  EXPECT_EQ(timer.hand_over(vcpu1, true).error(),
+            (vmm_base::Error{"xen_timer hand_over: no timer in the kernel", ENOTSUP, 1}));
+  EXPECT_EQ(timer.expire(XenVcpuId{2}).error(), (vmm_base::Error{"xen_timer expire", EINVAL, 2}));
+  const auto raise = [](XenVcpuId, EventPort) { return Result<void>(vmm_base::success()); };
+  const GuestTime now = vmm.guest_now(vcpu1);
+  ASSERT_TRUE(backend.arm(vcpu1, now + Duration(1), now));
+  std::this_thread::sleep_for(ms);
+  EXPECT_EQ(backend
+                .expire(
+                    vcpu1, [](XenVcpuId) { return GuestTime{}; }, raise)
+                .error(),
+            (vmm_base::Error{"guest clock went backwards", EINVAL, 1}));
+}
+
+TEST_F(OwnThreads, ASignalThatThereIsntIsAnErrorAndChangesNothing) {
+  on_thread(vcpu0, [this] {
+    ASSERT_TRUE(backend.attach(vcpu0, signal));
+    arm(vcpu0, ms);
+    EXPECT_EQ(backend.attach(vcpu0, 4711).error(), (vmm_base::Error{"timer_create", EINVAL, 4711}));
+    ASSERT_TRUE(serve_next(vcpu0));
+  }).join();
 }
 
 TEST(SpinningBackendCreate, RefusesCountsOfVcpusThatNoDomainHas) {

@@ -65,10 +65,12 @@ struct RunPage {
 
 }  // namespace detail
 
-// A signal that does nothing but interrupt.
+// A signal that does nothing but interrupt. A timer may send it as well (timer_create(2),
+// SIGEV_THREAD_ID), or pthread_sigqueue(): the thread's Runner, the one made last on it, then
+// returns Interrupted as after a kick.
 class KickSignal {
  public:
-  // Gives `number` a handler that does nothing, in the whole process and for good, as a kick under
+  // Gives `number` a handler that does no more, in the whole process and for good, as a kick under
   // way may still deliver it. Other system calls that it meets are restarted. EINVAL for a realtime
   // signal, whose queue can be full; EBUSY if the process handles it already: then from_handled().
   static vmm_base::Result<KickSignal> install(int number = SIGUSR1) noexcept {
@@ -77,27 +79,38 @@ class KickSignal {
     if (::sigaction(number, nullptr, &old) != 0) {
       return vmm_base::last_error("sigaction", as_operand(number));
     }
-    if (old.sa_handler == &nothing) return KickSignal(number);
+    if ((old.sa_flags & SA_SIGINFO) != 0 && old.sa_sigaction == &interrupt) {
+      return KickSignal(number);
+    }
     if (old.sa_handler != SIG_DFL && old.sa_handler != SIG_IGN) {
       return vmm_base::Error{"sigaction", EBUSY, as_operand(number)};
     }
     struct sigaction action {};
-    action.sa_handler = &nothing;
-    action.sa_flags = SA_RESTART;
+    action.sa_sigaction = &interrupt;
+    action.sa_flags = SA_RESTART | SA_SIGINFO;
     if (::sigaction(number, &action, nullptr) != 0) {
       return vmm_base::last_error("sigaction", as_operand(number));
     }
     return KickSignal(number);
   }
-  // A signal that the process has a handler for, and keeps.
+  // A signal that the process has a handler for, and keeps. If others than Kickers send it, that
+  // handler has to set kvm_run.immediate_exit.
   static KickSignal from_handled(int number) noexcept { return KickSignal(number); }
 
   [[nodiscard]] int number() const noexcept { return number_; }
 
  private:
   explicit KickSignal(int number) noexcept : number_(number) {}
-  static void nothing(int) noexcept {}
+  template <class Vcpu>
+  friend class Runner;
+
+  // kick() has set the flag before it sent the signal; whoever else sends it hasn't.
+  static void interrupt(int, siginfo_t* info, void*) noexcept {
+    if (info->si_code == SI_TKILL || running_ == nullptr) return;
+    std::atomic_ref(running_->immediate_exit).store(1, std::memory_order_seq_cst);
+  }
   static std::uint64_t as_operand(int number) noexcept { return static_cast<unsigned>(number); }
+  static inline thread_local kvm_run* running_ = nullptr;  // its Runner's, of this thread
   int number_;
 };
 
@@ -132,6 +145,7 @@ class Runner {
  public:
   // Unblocks `signal`, the Kickers', for this thread.
   Runner(Vcpu& vcpu, KickSignal signal) noexcept : vcpu_(vcpu), page_(vcpu.run_page()) {
+    if (page_ != nullptr) KickSignal::running_ = page_->run;
     ::sigset_t kick;
     sigemptyset(&kick);
     sigaddset(&kick, signal.number());
@@ -141,6 +155,7 @@ class Runner {
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
   ~Runner() {
+    KickSignal::running_ = nullptr;
     if (page_ != nullptr) page_->thread.store(0, std::memory_order_seq_cst);
   }
 

@@ -93,7 +93,8 @@ struct Armed {
 //   start_ticks, stop_ticks: the periodic timer.
 //   port: where VIRQ_TIMER is bound.
 //   expire: serves what is due; one thread at a time.
-//   fd: readable when expire() has something to do.
+//   fd: readable when expire() has something to do; -1 where each vCPU's own thread is told so,
+//     and calls expire(vcpu, now, fire) (spinning_backend.hpp).
 // While no vCPU runs:
 //   pause, resume: no event in between. resume() reads the guests' clocks anew.
 //   paused: whether it is between the two. It may be missing: then a deadline that has passed when

@@ -35,6 +35,12 @@ namespace xen_timer {
 // back end's count is EINVAL, operand the id, and nothing is done.
 template <Vmm V, Backend B>
 class Handler {
+  static constexpr bool on_own_thread =
+      requires(B & backend, XenVcpuId vcpu, GuestTime (*now)(XenVcpuId),
+               Result<void> (*fire)(XenVcpuId, EventPort)) {
+    {backend.expire(vcpu, now, fire)};
+  };
+
  public:
   Handler(V& vmm, B& backend) noexcept : vmm_(vmm), backend_(backend) {}
 
@@ -95,6 +101,12 @@ class Handler {
   // once, not each time. After an error call it again before long, for where the back end couldn't
   // set its alarm, the fd doesn't become readable.
   Result<void> expire() { return backend_.expire(now(), fire()); }
+  // The same of one vCPU, on its own thread, whenever its signal has come; where the back end has
+  // its timers served there (spinning_backend.hpp). After an error call it again before long.
+  Result<void> expire(XenVcpuId vcpu) requires on_own_thread {
+    VMM_CHECK(check_vcpu("xen_timer expire", vcpu));
+    return backend_.expire(vcpu, now(), fire());
+  }
 
   // --- while no vCPU runs ---
 

@@ -90,7 +90,7 @@ class QueueBackend {
   template <std::invocable<XenVcpuId> Now, std::invocable<XenVcpuId, EventPort> Fire>
   Result<void> hand_over(XenVcpuId vcpu, bool to_kernel, Now&& guest_now, Fire&& fire) {
     if (to_kernel && !has_path) {
-      return vmm_base::Error{"xen_timer hand_over: no timer in the kernel", ENOTSUP, vcpu.value};
+      return vmm_base::Error{no_timer_in_kernel, ENOTSUP, vcpu.value};
     }
     return move(vcpu, port(vcpu), to_kernel, guest_now, fire);
   }
@@ -198,7 +198,7 @@ class QueueBackend {
         over = served.has_value();
       }
       if (served && now < timer.armed_at) {
-        served = vmm_base::Error{"guest clock went backwards", EINVAL, vcpu.value};
+        served = vmm_base::Error{clock_went_back, EINVAL, vcpu.value};
       }
       lock.lock();
       timer.serving = false;
@@ -223,6 +223,16 @@ class QueueBackend {
   [[nodiscard]] int fd() noexcept { return state_->alarm.fd(); }
   // What wakes this back end; a test's way to its clock.
   [[nodiscard]] A& alarm() noexcept { return state_->alarm; }
+  // Calls use(alarm) while nobody sets it.
+  template <std::invocable<A&> Use>
+  auto with_alarm(Use&& use) {
+    const std::scoped_lock lock(state_->mutex);
+    return use(state_->alarm);
+  }
+
+  // Errors whose operand is the vCPU, by their operation.
+  static constexpr const char* clock_went_back = "guest clock went backwards";
+  static constexpr const char* no_timer_in_kernel = "xen_timer hand_over: no timer in the kernel";
 
   // --- while no vCPU runs ---
 

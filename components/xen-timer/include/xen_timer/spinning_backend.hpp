@@ -1,8 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// As TimerfdBackend, but woken before a deadline by as much as waking has taken of late; expire()
-// spins for the rest. More punctual than the kernel, and paid for with CPU time: spun() says how
-// much. Never early.
+// Each vCPU's own thread serves its deadlines: a signal takes it out of KVM_RUN, before a deadline
+// by as much as that has taken of late, and it spins for the rest. No second thread has to wake.
+// More punctual than the kernel, and paid for with the vCPU's time: spun() says how much. Never
+// early.
+//
+//   // Once: with SA_SIGINFO | SA_RESTART, so that no signal is lost on the way into KVM_RUN.
+//   void interrupt(int, siginfo_t* info, void*) {
+//     static_cast<kvm_run*>(info->si_value.sival_ptr)->immediate_exit = 1;
+//   }
+//   // On each vCPU's thread:
+//   if (auto attached = backend.attach(id, SIGUSR1, run); !attached) …
+//   for (;;) {
+//     if (ioctl(vcpu, KVM_RUN, 0) < 0) {
+//       if (errno != EINTR) …
+//       run->immediate_exit = 0;
+//       timer.expire(id);
+//     } else …
+//   }
 #pragma once
 
 #include <algorithm>
@@ -12,12 +27,14 @@
 #include <memory>
 #include <utility>
 
-#include "xen_timer/queue_backend.hpp"
-#include "xen_timer/timerfd_backend.hpp"
+#include "xen_timer/alarm.hpp"
+#include "xen_timer/concepts.hpp"
+#include "xen_timer/signal_alarm.hpp"
+#include "xen_timer/vcpu_backend.hpp"
 
 namespace xen_timer {
 
-// What expire()'s thread may spend.
+// What a vCPU's thread may spend.
 struct SpinLimits {
   // The longest that one deadline is spun for, > 0. Whoever is woken later than that stays late.
   Duration longest = std::chrono::microseconds(500);
@@ -39,6 +56,7 @@ class SpinningAlarm {
 
   [[nodiscard]] xen_clock::HostTime now() noexcept { return alarm_.now(); }
   [[nodiscard]] int fd() noexcept { return alarm_.fd(); }
+  [[nodiscard]] A& inner() noexcept { return alarm_; }
 
   Result<void> set(xen_clock::HostTime due) {
     shared_->moved.store(true, std::memory_order_relaxed);
@@ -131,20 +149,33 @@ class SpinningAlarm {
   xen_clock::HostTime end_{};
 };
 
-class SpinningBackend : public QueueBackend<SpinningAlarm<TimerfdAlarm>> {
+class SpinningBackend : public VcpuBackend<SpinningAlarm<SignalAlarm>> {
  public:
-  // Errors of check_vcpu_count() and of TimerfdAlarm::create().
+  // Errors of check_vcpu_count().
   static Result<SpinningBackend> create(std::uint32_t vcpu_count, SpinLimits limits = {}) {
     VMM_CHECK(check_vcpu_count(vcpu_count));
-    VMM_TRY(alarm, TimerfdAlarm::create());
-    return SpinningBackend(SpinningAlarm(std::move(alarm), limits), vcpu_count);
+    return SpinningBackend(vcpu_count, limits);
   }
-  // The time spent spinning since it was created; any thread.
-  [[nodiscard]] Duration spun() noexcept { return alarm().spun(); }
+
+  // The calling thread runs this vCPU from now on: `signal` comes to it, with `value`, whenever it
+  // is to call expire(vcpu). Before that nothing does; what is armed is kept. It may be called
+  // again, on another thread. Errors of SignalAlarm::attach(), after which it may be called
+  // again.
+  Result<void> attach(XenVcpuId vcpu, int signal, void* value = nullptr) {
+    return with_alarm(vcpu, [&](auto& alarm) { return alarm.inner().attach(signal, value); });
+  }
+  // The time spent spinning since it was created, all threads together; any thread.
+  [[nodiscard]] Duration spun() {
+    Duration all{};
+    for (std::uint32_t id = 0; id < vcpu_count(); ++id) {
+      all += with_alarm(XenVcpuId{id}, [](auto& alarm) { return alarm.spun(); });
+    }
+    return all;
+  }
 
  private:
-  SpinningBackend(SpinningAlarm<TimerfdAlarm> alarm, std::uint32_t vcpu_count)
-      : QueueBackend(std::move(alarm), vcpu_count) {}
+  SpinningBackend(std::uint32_t vcpu_count, SpinLimits limits)
+      : VcpuBackend(vcpu_count, [&] { return SpinningAlarm(SignalAlarm(), limits); }) {}
 };
 
 }  // namespace xen_timer
