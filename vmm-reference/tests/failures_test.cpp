@@ -149,7 +149,7 @@ TEST(Failures, OfATimerGuestsSystemCalls) {
   for (const TimerMode mode : all_modes) {
     SCOPED_TRACE(to_string(mode));
     fail_each_other([&](const KvmDouble& kvm) { return run_timer_guest(kvm, mode); },
-                    failing::Of::calls, "done\n", asio_and_timers_thread);
+                    failing::Of::calls, "done\n", asio);
   }
 }
 
@@ -214,7 +214,7 @@ TEST(Failures, OfALinuxGuest) {
 
 TEST(Failures, OfALinuxGuestsSystemCalls) {
   fail_each_other([](const KvmDouble& kvm) { return run_linux_guest(kvm, Boot::pvh); },
-                  failing::Of::calls, "powered off", asio_and_timers_thread);
+                  failing::Of::calls, "powered off", asio);
   fail_each_other([](const KvmDouble& kvm) { return run_linux_guest(kvm, Boot::native); },
                   failing::Of::calls, "powered off", asio);
 }

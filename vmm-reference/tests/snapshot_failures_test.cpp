@@ -159,14 +159,12 @@ TEST_P(SnapshotFailures, AVcpuThatStayedUpDoesNotRun) {
 }
 TEST_P(SnapshotFailures, OfSaving) { fail_each(saving()); }
 TEST_P(SnapshotFailures, OfRestoring) { fail_each(restoring()); }
-TEST_P(SnapshotFailures, OfSavingsCalls) {
-  fail_each_other(saving(), failing::Of::calls, good, {"timerfd_settime"});
-}
+TEST_P(SnapshotFailures, OfSavingsCalls) { fail_each_other(saving(), failing::Of::calls, good); }
 TEST_P(SnapshotFailures, OfSavingsAllocations) {
   fail_each_other(saving(), failing::Of::allocations, good);
 }
 TEST_P(SnapshotFailures, OfRestoringsCalls) {
-  fail_each_other(restoring(), failing::Of::calls, good, asio_and_timers_thread);
+  fail_each_other(restoring(), failing::Of::calls, good, asio);
 }
 TEST_P(SnapshotFailures, OfRestoringsAllocations) {
   fail_each_other(restoring(), failing::Of::allocations, good);
