@@ -279,6 +279,8 @@ Result<void> XenPlatform::raise_event(XenVcpuId id, EventPort port) {
     case xen_evtchn::Raised::out_of_range:
       return vmm_base::Error{"event channel", EINVAL, port.value};
     default:
+      // Pending already, maybe as its upcall failed.
+      if (state_[id.value].upcall_missed) return inject_upcall(id);
       return vmm_base::success();
   }
 }
@@ -286,8 +288,11 @@ Result<void> XenPlatform::raise_event(XenVcpuId id, EventPort port) {
 Result<void> XenPlatform::inject_upcall(XenVcpuId id) {
   const std::uint8_t vector = state_[id.value].upcall_vector;
   if (vector == 0) return vmm_base::success();
-  VMM_CHECK(vm_.signal_msi(msi_address(id), vector));
-  return vmm_base::success();
+  state_[id.value].upcall_missed = false;
+  auto sent = vm_.signal_msi(msi_address(id), vector);
+  if (sent) return vmm_base::success();
+  state_[id.value].upcall_missed = true;
+  return sent.error();
 }
 
 }  // namespace vmm_reference

@@ -176,6 +176,7 @@ class XenPlatform {
     std::atomic<VcpuInfo*> info = nullptr;  // in guest memory
     bool registered = false;                // at a place of the guest's choice
     std::atomic<std::uint8_t> upcall_vector = 0;
+    std::atomic<bool> upcall_missed = false;   // the last couldn't be injected
     std::atomic<bool> initialised = false;     // and down, if it doesn't run
     std::optional<kvm_ioctls::IrqFd> irqfd{};  // of route_event(), on the vCPU's thread
     std::uint32_t event_gsi = 0;               // its GSI, once it has had one

@@ -123,8 +123,6 @@ struct SnapshotFailures : testing::TestWithParam<TimerMode> {
               good);
     ASSERT_FALSE(saved.empty());
   }
-  // Which says on standard error what it couldn't do; a vCPU's own thread says it to its VMM.
-  static bool has_timers_thread() { return GetParam() != TimerMode::spinning; }
   // As `of` takes it.
   auto saving() {
     return [this](const KvmDouble& kvm, const FromNowOn& from_now_on) {
@@ -161,16 +159,12 @@ TEST_P(SnapshotFailures, AVcpuThatStayedUpDoesNotRun) {
 }
 TEST_P(SnapshotFailures, OfSaving) { fail_each(saving()); }
 TEST_P(SnapshotFailures, OfRestoring) { fail_each(restoring()); }
-TEST_P(SnapshotFailures, OfSavingsCalls) {
-  fail_each_other(saving(), failing::Of::calls, good,
-                  has_timers_thread() ? Names{"timerfd_settime"} : Names{});
-}
+TEST_P(SnapshotFailures, OfSavingsCalls) { fail_each_other(saving(), failing::Of::calls, good); }
 TEST_P(SnapshotFailures, OfSavingsAllocations) {
   fail_each_other(saving(), failing::Of::allocations, good);
 }
 TEST_P(SnapshotFailures, OfRestoringsCalls) {
-  fail_each_other(restoring(), failing::Of::calls, good,
-                  has_timers_thread() ? asio_and_timers_thread : asio);
+  fail_each_other(restoring(), failing::Of::calls, good, asio);
 }
 TEST_P(SnapshotFailures, OfRestoringsAllocations) {
   fail_each_other(restoring(), failing::Of::allocations, good);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -392,6 +393,20 @@ TEST_F(WithoutXen, AnEventIsABitAndAMessageOfTheVcpusVector) {
             (Error{"event channel", EINVAL, xen_abi::event_ports_64}));
   EXPECT_FALSE(platform.is_pending(EventPort{xen_abi::event_ports_64}));
   platform.clear_pending(EventPort{xen_abi::event_ports_64});
+}
+
+// Else the guest, which was never interrupted, would never be again.
+TEST_F(WithoutXen, AnUpcallThatFailedIsMadeUpFor) {
+  map_shared_info();
+  ASSERT_TRUE(platform.move_vcpu_info(second, second_info));
+  info() = {};
+  ASSERT_TRUE(platform.set_upcall_vector(second, vector));
+  kvm.fail(KVM_SIGNAL_MSI, EIO);
+  EXPECT_EQ(platform.raise_event(second, port).error().code, EIO);
+  ASSERT_TRUE(platform.raise_event(second, port));
+  EXPECT_EQ(messages().size(), 2u);
+  ASSERT_TRUE(platform.raise_event(second, port));
+  EXPECT_EQ(messages().size(), 2u);
 }
 
 TEST_F(WithoutXen, WhatIsPendingComesWithTheVector) {
