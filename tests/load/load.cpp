@@ -160,13 +160,14 @@ bool busy(const Host& host, const std::vector<char>& guest, std::chrono::seconds
                       watch.looks() != 0;
     std::printf(
         "%s: %u vCPUs for %lld s: %llu armed, the slowest vCPU %llu; %llu lost, %llu early, %llu "
-        "wrong; heap within %llu bytes, mapped %llu, resident %llu: %s\n",
+        "wrong; heap within %llu bytes, mapped %llu, resident %llu, fds %zu, threads %zu: %s\n",
         to_string(mode), vcpus, static_cast<long long>(duration.count()),
         static_cast<unsigned long long>(sum.armed), static_cast<unsigned long long>(sum.fewest),
         static_cast<unsigned long long>(sum.lost), static_cast<unsigned long long>(sum.early),
         static_cast<unsigned long long>(sum.wrong), static_cast<unsigned long long>(span.heap),
         static_cast<unsigned long long>(span.mapped),
-        static_cast<unsigned long long>(span.resident), fine ? "ok" : "FAILED");
+        static_cast<unsigned long long>(span.resident), span.fds, span.threads,
+        fine ? "ok" : "FAILED");
     if (report->timed_out) std::printf("  the time is out\n");
     for (const std::string& fault : report->faults) std::printf("  %s\n", fault.c_str());
     std::fflush(stdout);
