@@ -21,7 +21,8 @@ namespace {
 using xen_clock::HostClock;
 using xen_clock::HostTime;
 
-static_assert(Backend<SpinningBackend>);
+static_assert(OwnThreadBackend<SpinningBackend>);
+static_assert(!OwnThreadBackend<TimerfdBackend>);
 static_assert(Alarm<SignalAlarm>);
 static_assert(EarlyAlarm<SpinningAlarm<SignalAlarm>>);
 static_assert(EarlyAlarm<SpinningAlarm<TimerfdAlarm>>);

@@ -123,4 +123,12 @@ concept Backend = requires(B& backend, XenVcpuId vcpu, EventPort port, GuestTime
   { backend.fd() } -> std::same_as<int>;
 };
 
+// One that each vCPU's own thread serves.
+template <class B>
+concept OwnThreadBackend = Backend<B> &&
+    requires(B& backend, XenVcpuId vcpu, GuestTime (*now)(XenVcpuId),
+             Result<void> (*fire)(XenVcpuId, EventPort)) {
+  { backend.expire(vcpu, now, fire) } -> std::same_as<Result<void>>;
+};
+
 }  // namespace xen_timer

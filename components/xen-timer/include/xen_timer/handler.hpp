@@ -35,12 +35,6 @@ namespace xen_timer {
 // back end's count is EINVAL, operand the id, and nothing is done.
 template <Vmm V, Backend B>
 class Handler {
-  static constexpr bool on_own_thread =
-      requires(B & backend, XenVcpuId vcpu, GuestTime (*now)(XenVcpuId),
-               Result<void> (*fire)(XenVcpuId, EventPort)) {
-    {backend.expire(vcpu, now, fire)};
-  };
-
  public:
   Handler(V& vmm, B& backend) noexcept : vmm_(vmm), backend_(backend) {}
 
@@ -103,7 +97,8 @@ class Handler {
   Result<void> expire() { return backend_.expire(now(), fire()); }
   // The same of one vCPU, on its own thread, whenever its signal has come; where the back end has
   // its timers served there (spinning_backend.hpp). After an error call it again before long.
-  Result<void> expire(XenVcpuId vcpu) requires on_own_thread {
+  template <OwnThreadBackend Own = B>
+  Result<void> expire(XenVcpuId vcpu) {
     VMM_CHECK(check_vcpu("xen_timer expire", vcpu));
     return backend_.expire(vcpu, now(), fire());
   }
