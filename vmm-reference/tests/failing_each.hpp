@@ -126,6 +126,7 @@ void fail_each(const Vmm& vmm) {
   std::printf("%zu ioctls failed in turn\n", n - 2);
 }
 
+#ifndef FAILING_CALLS_NONE
 // Asio's loop does without an eventfd and without a timerfd, and doesn't look at what setting that
 // came to.
 inline const Names asio = {"eventfd", "timerfd_create", "timerfd_settime"};
@@ -173,5 +174,6 @@ void fail_each_other(const Vmm& vmm, failing::Of of, const std::string& good,
   EXPECT_GT(n, 3u);
   std::printf("%zu failed in turn\n", n - 2);
 }
+#endif
 
 }  // namespace vmm_reference

@@ -97,8 +97,6 @@ std::string drive(const KvmDouble& kvm, const FromNowOn& from_now_on) {
 }
 
 TEST(VfioFailures, OfKvm) { fail_each(drive); }
-TEST(VfioFailures, OfSystemCalls) { fail_each_other(drive, failing::Of::calls, good); }
-TEST(VfioFailures, OfAllocations) { fail_each_other(drive, failing::Of::allocations, good); }
 TEST(VfioFailures, OfVfio) {
   const Resources before = after_one(drive);
   const std::size_t calls = vfio_call;
@@ -116,6 +114,16 @@ TEST(VfioFailures, OfVfio) {
   vfio_fails = 0;
   std::printf("%zu of VFIO's ioctls failed in turn\n", calls);
 }
+
+// --- System calls and allocations ---------------------------------------------------------------
+
+#ifndef FAILING_CALLS_NONE
+
+TEST(VfioFailures, OfSystemCalls) { fail_each_other(drive, failing::Of::calls, good); }
+
+TEST(VfioFailures, OfAllocations) { fail_each_other(drive, failing::Of::allocations, good); }
+
+#endif
 
 }  // namespace
 }  // namespace vmm_reference
