@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #define XEN_TIMER_VERSION_MAJOR 0  // of this header; of the library: xen_timer_version()
-#define XEN_TIMER_VERSION_MINOR 3  // the same
+#define XEN_TIMER_VERSION_MINOR 4  // the same
 #define XEN_TIMER_VERSION_PATCH 0  // the same
 
 // What the library exports.
@@ -43,7 +43,7 @@ extern "C" {
 #endif
 
 // The version of the library that runs, major << 16 | minor << 8 | patch. Before 1.0 a new minor
-// version is a new interface, and the library's name says it: libxen_timer.so.0.3.
+// version is a new interface, and the library's name says it: libxen_timer.so.0.4.
 XEN_TIMER_API uint32_t xen_timer_version(void) XEN_TIMER_NOEXCEPT;
 
 // What failed, and on what.
