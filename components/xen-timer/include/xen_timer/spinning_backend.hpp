@@ -7,6 +7,7 @@
 //
 //   // Once: with SA_SIGINFO | SA_RESTART, so that no signal is lost on the way into KVM_RUN.
 //   void interrupt(int, siginfo_t* info, void*) {
+//     if (info->si_code != SI_TIMER) return;  // anybody's signal, which has no such value
 //     static_cast<kvm_run*>(info->si_value.sival_ptr)->immediate_exit = 1;
 //   }
 //   // On each vCPU's thread:
