@@ -203,7 +203,9 @@ TEST(NativeSnapshotFailures, OfRestoring) { fail_each(restore_native); }
 
 #ifndef FAILING_CALLS_NONE
 
-TEST_P(SnapshotFailures, OfSavingsCalls) { fail_each_other(saving(), failing::Of::calls, good); }
+TEST_P(SnapshotFailures, OfSavingsCalls) {
+  fail_each_other(saving(), failing::Of::calls, good, {}, 2);
+}
 
 TEST_P(SnapshotFailures, OfSavingsAllocations) {
   fail_each_other(saving(), failing::Of::allocations, good);
