@@ -110,7 +110,9 @@ class KickSignal {
     std::atomic_ref(running_->immediate_exit).store(1, std::memory_order_seq_cst);
   }
   static std::uint64_t as_operand(int number) noexcept { return static_cast<unsigned>(number); }
-  static inline thread_local kvm_run* running_ = nullptr;  // its Runner's, of this thread
+  // Of this thread's Runner. At a fixed place even in a library that is loaded later, where its
+  // first use on a thread would else allocate, in the handler.
+  [[gnu::tls_model("initial-exec")]] static inline thread_local kvm_run* running_ = nullptr;
   int number_;
 };
 
