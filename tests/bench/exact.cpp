@@ -126,6 +126,12 @@ auto must(Result result) {
   if (!result) die(result.error().message());
   return std::move(result).assume_value();
 }
+// This thread is the vCPU's.
+template <class Backend>
+void attach(Backend& backend, XenVcpuId vcpu) {
+  if constexpr (requires { backend.attach(vcpu, SIGUSR1); }) must(backend.attach(vcpu, SIGUSR1));
+  if constexpr (requires { backend.attach(vcpu); }) must(backend.attach(vcpu));
+}
 using Simulated = Guest<VirtualBackend>;
 
 // So far ahead that none fires, and nearer than the horizon of an irqfd.
@@ -141,9 +147,7 @@ void add_arming(std::vector<Path>& paths, const std::string& name, Make make) {
   const auto idle = [=] {
     stop();
     // In the process that is traced: such timers don't go with a fork.
-    if constexpr (requires { guest->backend.attach(vcpu, SIGUSR1); }) {
-      if (!guest->backend.attach(vcpu, SIGUSR1)) die("attach");
-    }
+    attach(guest->backend, vcpu);
     guest->expire();
     guest->vmm.now = GuestTime(xen_clock::HostClock::now().time_since_epoch());
   };
@@ -256,7 +260,7 @@ void count_instructions() {
 constexpr long mark = 0xc0ffee;  // no system call: what the traced says to its tracer
 enum Mark : long { skip, count, path_done };
 
-// The paths are made here: kernel AIO isn't inherited.
+// The paths are made here: what a thread has attached isn't inherited.
 [[noreturn]] void be_traced() {
   const auto paths = syscall_paths();
   ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
@@ -326,9 +330,7 @@ template <class Backend, class Make>
 std::thread idle(const char* name, int stop, Make make) {
   return std::thread([=] {
     Guest<Backend> guest(make);
-    if constexpr (requires { guest.backend.attach(XenVcpuId{}, SIGUSR1); }) {
-      for (std::uint32_t id = 0; id < vcpus; ++id) must(guest.backend.attach({id}, SIGUSR1));
-    }
+    for (std::uint32_t id = 0; id < vcpus; ++id) attach(guest.backend, {id});
     for (std::uint32_t id = 0; id < vcpus; ++id) guest.arm({id}, std::chrono::hours(1));
     pollfd fds[] = {{guest.backend.fd(), POLLIN, 0}, {stop, POLLIN, 0}};
     const long before = switches();

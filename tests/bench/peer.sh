@@ -18,21 +18,25 @@ beside_ram() {
     END { print sum }' "/proc/$1/smaps"
 }
 one() {
-  name=$1
+  name=$1 line=
   shift
   : >/tmp/console
+  # A pipe, as looking again and again would take time from what is measured.
   start=$(now)
-  "$@" </dev/null >/tmp/console 2>&1 &
+  "$@" </dev/null >/tmp/pipe 2>&1 &
   pid=$!
-  until grep -q 'bench: init' /tmp/console; do
-    [ -d "/proc/$pid" ] || { echo "$name ended:" >&2; cat /tmp/console >&2; exit 1; }
-    sleep 0.05
+  exec 3</tmp/pipe
+  until [ "${line#*bench: init}" != "$line" ]; do
+    read -r line <&3 || { echo "$name ended:" >&2; cat /tmp/console >&2; exit 1; }
+    echo "$line" >>/tmp/console
   done
   end=$(now)
   echo "$name $start $end $(beside_ram "$pid")" | awk '{ print $1, $3 - $2, $4 }'
   kill -9 "$pid"
   wait "$pid" 2>/dev/null
+  exec 3<&-
 }
+mkfifo /tmp/pipe
 for round in $(seq "$rounds"); do
   for boot in native pvh; do
     one "ours-$boot" "$vmm" --kernel "path=$kernel" --initramfs "path=$initramfs" --memory "size_mib=$mib" \

@@ -53,7 +53,7 @@ inline constexpr Section more[] = {
     {"Who serves the timers (--xen-timer)",
      R"(  kernel     KVM answers the hypercalls and keeps the deadlines (Linux 5.19)
   userspace  this program answers, and one timerfd for all vCPUs keeps them
-  irqfd      it answers; a timerfd a vCPU raises the event in the kernel (Linux 5.19)
+  irqfd      it answers; an io_uring a vCPU raises the event in the kernel (Linux 6.1)
   delegated  it answers, and has KVM keep them (Linux 7.3)
   spinning   it answers; a vCPU's own thread serves them, woken early, and spins for the rest
   moving     KVM and this program by turns, every 300 us: that it can be done (Linux 5.19)

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "xen_timer/signalling_timer.hpp"
+
 namespace vmm_reference {
 
 namespace {
@@ -70,7 +72,7 @@ std::vector<TimerMode> Host::modes() const {
   std::vector<TimerMode> modes;
   if (evtchn_send) modes.push_back(TimerMode::kernel);
   if (id_rule == kvm_ioctls::XenIdRule::unset) modes.push_back(TimerMode::delegated);
-  if (event_routes) modes.push_back(TimerMode::irqfd);
+  if (event_routes && xen_timer::SignallingTimer::create()) modes.push_back(TimerMode::irqfd);
   modes.push_back(TimerMode::userspace);
   modes.push_back(TimerMode::spinning);  // faster, but nobody's default: it costs CPU time
   if (evtchn_send) modes.push_back(TimerMode::moving);
@@ -81,9 +83,14 @@ std::string Host::why_not(TimerMode mode) const {
   if (mode == TimerMode::kernel || mode == TimerMode::moving) {
     return "this kernel's KVM has no Xen timer: that needs CONFIG_KVM_XEN and Linux 5.19 or later";
   }
+  if (mode == TimerMode::irqfd && event_routes) {
+    const auto ring = xen_timer::SignallingTimer::create();
+    return "no io_uring may be had: " + (ring ? "for a moment" : ring.error().message()) +
+           "; that needs Linux 6.1, and kernel.io_uring_disabled and seccomp filters to allow it";
+  }
   if (mode == TimerMode::irqfd) {
     return "this kernel's KVM routes no interrupt to a Xen event channel: that needs "
-           "CONFIG_KVM_XEN and Linux 5.19 or later";
+           "CONFIG_KVM_XEN and Linux 6.1 or later";
   }
   if (!evtchn_send) return "this kernel's KVM has no Xen timer to delegate to";
   return "before Linux 7.3 a kernel that keeps the timer also answers the hypercalls";

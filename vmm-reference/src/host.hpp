@@ -22,7 +22,7 @@ struct Host {
   // Error: an operand-free sentence for the user, saying what is wrong and what to do.
   static std::variant<Host, std::string> open(const std::string& device);
 
-  // The modes that work here, the fastest first.
+  // The modes that work here, the fastest first: makes an io_uring, to see whether that may be had.
   [[nodiscard]] std::vector<TimerMode> modes() const;
   // Why a mode doesn't.
   [[nodiscard]] std::string why_not(TimerMode mode) const;

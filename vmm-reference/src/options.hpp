@@ -16,7 +16,7 @@ namespace vmm_reference {
 enum class TimerMode {
   kernel,     // KVM serves and keeps.
   userspace,  // We serve; a timerfd keeps.
-  irqfd,      // We serve; a timerfd keeps, whose expiry raises the event inside the kernel.
+  irqfd,      // We serve; an io_uring keeps, whose timeout raises the event inside the kernel.
   delegated,  // We serve; KVM keeps.
   moving,     // As kernel and as userspace, by turns, every few hundred us: that it can be done.
   spinning,   // We serve, on the vCPU's own thread, woken early; the rest is spun for.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -161,6 +162,13 @@ int add(const Context& filter, const SystemCall& call) {
       return rule(argument(0, SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
     case Only::not_sigsys:
       return rule(argument(0, SCMP_CMP_NE, SIGSYS));
+    case Only::own_rings:
+      for (const unsigned op :
+           {IORING_REGISTER_EVENTFD, IORING_REGISTER_RESTRICTIONS, IORING_REGISTER_ENABLE_RINGS}) {
+        const int failed = rule(argument(1, SCMP_CMP_EQ, op));
+        if (failed != 0) return failed;
+      }
+      return 0;
   }
   return -EINVAL;
 }

@@ -22,6 +22,7 @@ enum class Only {
   own_files,    // fcntl: flags, and duplicates; no signals to others
   threads,      // clone: no new process
   not_sigsys,   // rt_sigaction: nobody takes our handler away
+  own_rings,    // io_uring_register: what xen-timer's timeout_ring.hpp does
 };
 
 struct SystemCall {
@@ -83,10 +84,10 @@ inline constexpr SystemCall system_calls[] = {
     {SCMP_SYS(timer_settime), loop | vcpu},
     {SCMP_SYS(timer_delete), loop},
     {SCMP_SYS(poll), timers},
-    {SCMP_SYS(io_setup), vcpu},  // anew, after what has signalled
-    {SCMP_SYS(io_submit), vcpu | timers},
-    {SCMP_SYS(io_getevents), vcpu | timers},
-    {SCMP_SYS(io_destroy), loop | vcpu},
+    {SCMP_SYS(io_uring_setup), set_up},
+    {SCMP_SYS(io_uring_register), vcpu, Only::own_rings},
+    {SCMP_SYS(io_uring_enter), vcpu},  // a ring that does nothing but time out
+    {SCMP_SYS(membarrier), vcpu},
 
     // --- vfio-ioctls: configuration space, and BARs that aren't mapped ---
     {SCMP_SYS(pread64), vcpu},

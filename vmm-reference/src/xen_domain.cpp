@@ -97,6 +97,11 @@ Result<bool> run_with(const Host& host, Machine& machine, XenPlatform& platform,
         run.states[id.value].fault = attached.error().message();
         return;
       }
+    } else if constexpr (requires { backend.attach(id); }) {
+      // Without it the timers' thread serves them.
+      if (auto attached = backend.attach(id); !attached) {
+        run.states[id.value].host_errors.note(attached.error());
+      }
     }
     run_vcpu(vcpu,
              XenCalls(machine.vcpus[id.value], id, platform, dispatcher,

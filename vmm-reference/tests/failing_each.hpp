@@ -26,12 +26,19 @@
 
 #include "failing_calls.hpp"
 #include "kvm_ioctls/double.hpp"
+#include "options.hpp"
+#include "xen_timer/signalling_timer.hpp"
 
 namespace vmm_reference {
 
 using kvm_ioctls::KvmDouble;
 using Names = std::vector<std::string>;
 using FromNowOn = std::function<void()>;
+
+// Whether this machine lets us have what the mode needs beside KVM.
+inline bool can_be_had(TimerMode mode) {
+  return mode != TimerMode::irqfd || xen_timer::SignallingTimer::create().has_value();
+}
 
 // What a VMM that has ended must have given back.
 struct Resources {

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/io_uring.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -92,7 +93,6 @@ TEST(Sandbox, NoThreadGetsAnythingOfTheHosts) {
       {SYS_socket, "socket"},
       {SYS_connect, "connect"},
       {SYS_sendmsg, "sendmsg"},
-      {SYS_io_uring_setup, "io_uring_setup"},
       {SYS_bpf, "bpf"},
       {SYS_userfaultfd, "userfaultfd"},
       {SYS_perf_event_open, "perf_event_open"},
@@ -130,6 +130,22 @@ TEST(Sandbox, NoThreadRunsCodeOfItsOwnOrGetsAtAnotherProcess) {
                 sentence(kind, "fcntl"));
     EXPECT_EXIT(inside(kind.who, [] { ::signal(SIGSYS, SIG_IGN); }), KilledBySignal(SIGSYS),
                 sentence(kind, "rt_sigaction"));
+  }
+}
+
+// As a back end is made; a ring can do nothing but time out by then.
+TEST(Sandbox, OnlyBeforeTheGuestRunsIsAnIoUringMade) {
+  for (const Kind& kind : kinds) {
+    const auto make_ring = [] { make(SYS_io_uring_setup); };
+    if (kind.who == sandbox::set_up) {
+      EXPECT_EXIT(inside(kind.who, make_ring), ExitedWithCode(0), "^$");
+    } else {
+      EXPECT_EXIT(inside(kind.who, make_ring), KilledBySignal(SIGSYS),
+                  sentence(kind, "io_uring_setup"));
+    }
+    EXPECT_EXIT(
+        inside(kind.who, [] { ::syscall(SYS_io_uring_register, -1, IORING_REGISTER_FILES, 0, 0); }),
+        KilledBySignal(SIGSYS), sentence(kind, "io_uring_register"));
   }
 }
 

@@ -117,6 +117,7 @@ struct SnapshotFailures : testing::TestWithParam<TimerMode> {
   FileBytes saved;
 
   void SetUp() override {
+    if (!can_be_had(GetParam())) GTEST_SKIP() << "no io_uring here";
     const KvmDouble kvm;
     ASSERT_EQ(save(
                   kvm, GetParam(), [] {}, saved),

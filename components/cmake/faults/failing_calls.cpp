@@ -182,17 +182,17 @@ int munmap(void* at, std::size_t size) noexcept {
   if (result == 0) failing::mapped -= size;
   return static_cast<int>(result);
 }
-// io_setup, io_submit, io_getevents; what undoes a thing doesn't fail.
+// io_uring's; what undoes a thing doesn't fail.
 long syscall(long number, ...) noexcept {
   va_list list;
   va_start(list, number);
   long arguments[6];
   for (long& argument : arguments) argument = va_arg(list, long);
   va_end(list);
-  const char* name = number == SYS_io_setup       ? "io_setup"
-                     : number == SYS_io_submit    ? "io_submit"
-                     : number == SYS_io_getevents ? "io_getevents"
-                                                  : nullptr;
+  const char* name = number == SYS_io_uring_setup      ? "io_uring_setup"
+                     : number == SYS_io_uring_register ? "io_uring_register"
+                     : number == SYS_io_uring_enter    ? "io_uring_enter"
+                                                       : nullptr;
   if (name != nullptr && failing::fails(name)) return -1;
   return failing::raw(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4],
                       arguments[5]);

@@ -14,6 +14,7 @@
 #include "xen_timer/delegated_backend.hpp"
 #include "xen_timer/handler.hpp"
 #include "xen_timer/irqfd_backend.hpp"
+#include "xen_timer/spinning_backend.hpp"
 #include "xen_timer/timerfd_backend.hpp"
 #include "xen_timer/virtual_backend.hpp"
 
@@ -79,6 +80,7 @@ using Timerfd = xen_timer::TimerfdBackend;
 using Irqfd = xen_timer::IrqfdBackend<CallbackVmm>;
 using Delegated = xen_timer::DelegatedBackend<CallbackVmm>;
 using Virtual = xen_timer::VirtualBackend;
+using Spinning = xen_timer::SpinningBackend;
 
 int fail(xen_timer_error* to, const Error& error) noexcept {
   if (to != nullptr) *to = {error.operation, error.operand, error.code};
@@ -91,8 +93,9 @@ int report(xen_timer_error* to, const Result<void>& result) noexcept {
 }  // namespace
 
 struct xen_timer_handler {
-  std::unique_ptr<CallbackVmm> vmm;                           // the back end keeps its address
-  std::variant<Timerfd, Irqfd, Delegated, Virtual> back_end;  // in the order of XEN_TIMER_…
+  std::unique_ptr<CallbackVmm> vmm;  // the back end keeps its address
+  // In the order of XEN_TIMER_…
+  std::variant<Timerfd, Irqfd, Delegated, Virtual, Spinning> back_end;
 
   [[nodiscard]] std::uint64_t number() const noexcept { return back_end.index() + 1; }
 };
@@ -109,6 +112,7 @@ auto with(xen_timer_handler& timer, Call&& call) {
   if (auto* timerfd = std::get_if<Timerfd>(&timer.back_end)) return on(timerfd);
   if (auto* irqfd = std::get_if<Irqfd>(&timer.back_end)) return on(irqfd);
   if (auto* delegated = std::get_if<Delegated>(&timer.back_end)) return on(delegated);
+  if (auto* spinning = std::get_if<Spinning>(&timer.back_end)) return on(spinning);
   return on(std::get_if<Virtual>(&timer.back_end));
 }
 
@@ -118,6 +122,14 @@ int call_with(const char* null_operation, xen_timer_handler* timer, xen_timer_er
               Call&& call) {
   if (timer == nullptr) return fail(error, {null_operation, EINVAL});
   return report(error, with(*timer, call));
+}
+
+// The back end's own functions don't look at an id.
+template <class BackEnd, class Call>
+Result<void> with_vcpu(const char* operation, const BackEnd& back_end, std::uint32_t vcpu,
+                       const Call& call) {
+  if (vcpu >= back_end.vcpu_count()) return Error{operation, EINVAL, vcpu};
+  return call();
 }
 
 // The callbacks as this version knows them.
@@ -178,6 +190,8 @@ Result<std::unique_ptr<xen_timer_handler>> create(const xen_timer_callbacks* cal
       return over(Delegated::create(*vmm, vcpu_count));
     case XEN_TIMER_VIRTUAL:
       return over(Result<Virtual>(Virtual(vcpu_count)));
+    case XEN_TIMER_SPINNING:
+      return over(Spinning::create(vcpu_count));
     default:
       return Error{"xen_timer create: back_end", EINVAL, back_end};
   }
@@ -205,6 +219,19 @@ int xen_timer_create(const xen_timer_callbacks* callbacks, std::uint32_t back_en
 }
 
 void xen_timer_destroy(xen_timer_handler* timer) noexcept { delete timer; }
+
+int xen_timer_attach(xen_timer_handler* timer, std::uint32_t vcpu, int signal, void* value,
+                     xen_timer_error* error) noexcept {
+  return call_with("xen_timer attach: timer", timer, error, [&](auto&, auto& back_end) {
+    return with_vcpu("xen_timer attach", back_end, vcpu, [&]() -> Result<void> {
+      if constexpr (requires { back_end.attach({vcpu}); }) return back_end.attach({vcpu});
+      if constexpr (requires { back_end.attach({vcpu}, signal, value); }) {
+        return back_end.attach({vcpu}, signal, value);
+      }
+      return vmm_base::success();
+    });
+  });
+}
 
 int xen_timer_handle(xen_timer_handler* timer, std::uint32_t vcpu, const xen_timer_hypercall* call,
                      xen_timer_answer* answer, xen_timer_error* error) noexcept {
@@ -245,6 +272,30 @@ int xen_timer_fd(xen_timer_handler* timer, xen_timer_error* error) noexcept {
 int xen_timer_expire(xen_timer_handler* timer, xen_timer_error* error) noexcept {
   return call_with("xen_timer expire: timer", timer, error,
                    [](auto& handler, auto&) { return handler.expire(); });
+}
+
+int xen_timer_expire_vcpu(xen_timer_handler* timer, std::uint32_t vcpu,
+                          xen_timer_error* error) noexcept {
+  return call_with(
+      "xen_timer expire_vcpu: timer", timer, error, [&](auto& handler, auto& back_end) {
+        return with_vcpu("xen_timer expire_vcpu", back_end, vcpu, [&]() -> Result<void> {
+          if constexpr (requires { handler.expire(XenVcpuId{vcpu}); }) {
+            return handler.expire(XenVcpuId{vcpu});
+          } else {
+            return Error{"xen_timer expire_vcpu: back end", ENOTSUP, timer->number()};
+          }
+        });
+      });
+}
+
+int xen_timer_spun(xen_timer_handler* timer, std::uint64_t* ns, xen_timer_error* error) noexcept {
+  if (timer == nullptr) return fail(error, {"xen_timer spun: timer", EINVAL});
+  if (ns == nullptr) return fail(error, {"xen_timer spun: ns", EINVAL});
+  auto* back_end = std::get_if<Spinning>(&timer->back_end);
+  if (back_end == nullptr)
+    return fail(error, {"xen_timer spun: back end", ENOTSUP, timer->number()});
+  *ns = static_cast<std::uint64_t>(back_end->spun().count());
+  return 0;
 }
 
 int xen_timer_hand_over(xen_timer_handler* timer, std::uint32_t vcpu, std::uint32_t to_kernel,

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// c_vmm GUEST [timerfd|irqfd|delegated]: a VMM in C on nothing but KVM's ioctls and libxen_timer.
-// Runs tests/guests/timer_guest.cpp as a Xen guest with one vCPU, on Linux 5.19 or later with
-// KVM_XEN, and tells how its timers fared. What libxen_timer asks is below "callbacks"; how it is
-// called, at xen_timer_. Ports and report: vmm-reference/include/vmm_reference/guest_protocol.hpp.
+// c_vmm GUEST [timerfd|irqfd|delegated|spinning]: a VMM in C on nothing but KVM's ioctls and
+// libxen_timer. Runs tests/guests/timer_guest.cpp as a Xen guest with one vCPU, on Linux 5.19 or
+// later with KVM_XEN, and tells how its timers fared. What libxen_timer asks is below "callbacks";
+// how it is called, at xen_timer_. Ports and report:
+// vmm-reference/include/vmm_reference/guest_protocol.hpp.
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +45,7 @@ struct vm {
   struct xen_timer_handler* timer;
   const volatile struct pvclock* _Atomic clock;  // in guest memory; NULL at first
   uint64_t tsc_add, report;                      // what to add to the host's TSC; guest physical
-  unsigned served;                               // timer calls
+  unsigned served, spins;                        // timer calls; whether the vCPU's thread expires
 };
 
 // MUST ends the program; TRY, for what a guest can bring about, is 0 or a negative errno.
@@ -180,11 +182,22 @@ static void on_hypercall(struct vm* vm) {
   vm->served += answer.handled;
   made->result = answer.handled ? answer.rax : (__u64)other_hypercall(vm, &call);
 }
+// The vCPU's timer is about to expire: not into KVM_RUN, or out of it.
+static void interrupt(int signal, siginfo_t* info, void* context) {
+  (void)signal, (void)context;
+  if (info->si_code == SI_TIMER) ((struct kvm_run*)info->si_value.sival_ptr)->immediate_exit = 1;
+}
 static void* run_vcpu(void* context) {
   struct vm* vm = context;
-  const struct kvm_run* run = vm->run;
+  struct kvm_run* run = vm->run;
+  struct xen_timer_error error;
+  check(xen_timer_attach(vm->timer, 0, SIGUSR1, run, &error), &error);
   for (uint32_t port = 0, value = 0; port != port_done;) {
-    while (ioctl(vm->vcpu, KVM_RUN, NULL) < 0) must(errno == EINTR ? 0 : -1, "KVM_RUN");
+    while (ioctl(vm->vcpu, KVM_RUN, NULL) < 0) {
+      must(errno == EINTR ? 0 : -1, "KVM_RUN");
+      run->immediate_exit = 0;  // what is signalled from here on sets it again
+      if (vm->spins) check(xen_timer_expire_vcpu(vm->timer, 0, &error), &error);
+    }
     if (run->exit_reason == KVM_EXIT_XEN) on_hypercall(vm);
     if (run->exit_reason == KVM_EXIT_XEN) continue;
     errno = EPROTO;
@@ -275,11 +288,15 @@ static int print_result(struct vm* vm) {
 }
 
 int main(int argc, char** argv) {
-  if (argc < 2) return fputs("usage: c_vmm GUEST [timerfd|irqfd|delegated]\n", stderr), 2;
-  static const char* const names[] = {"", "timerfd", "irqfd", "delegated"};  // xen_timer.h's order
-  uint32_t back_end = argc > 2 ? 3 : XEN_TIMER_TIMERFD;
+  if (argc < 2) return fputs("usage: c_vmm GUEST [timerfd|irqfd|delegated|spinning]\n", stderr), 2;
+  // In the order of xen_timer.h.
+  static const char* const names[] = {"", "timerfd", "irqfd", "delegated", "-", "spinning"};
+  uint32_t back_end = argc > 2 ? XEN_TIMER_SPINNING : XEN_TIMER_TIMERFD;
   while (argc > 2 && back_end > 0 && strcmp(argv[2], names[back_end]) != 0) --back_end;
   static struct vm vm;
+  vm.spins = back_end == XEN_TIMER_SPINNING;
+  struct sigaction action = {.sa_sigaction = interrupt, .sa_flags = SA_SIGINFO | SA_RESTART};
+  must(sigaction(SIGUSR1, &action, NULL), "sigaction");
   create_vm(&vm);
   set_registers(&vm, load(&vm, argv[1]));
   const struct xen_timer_callbacks calls = {sizeof(calls), &vm,       copy_from_guest, guest_now,

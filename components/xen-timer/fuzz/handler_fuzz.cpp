@@ -72,7 +72,7 @@ void run(const std::uint8_t* data, std::size_t size, bool logs) {
     case 1:
       return run<DelegatedPath<DoubleKernel>>(input, logs);
     default:
-      return run<PromotingPath>(input, logs);
+      return run<NearPath>(input, logs);
   }
 }
 

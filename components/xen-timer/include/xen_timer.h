@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #define XEN_TIMER_VERSION_MAJOR 0  // of this header; of the library: xen_timer_version()
-#define XEN_TIMER_VERSION_MINOR 4  // the same
+#define XEN_TIMER_VERSION_MINOR 5  // the same
 #define XEN_TIMER_VERSION_PATCH 0  // the same
 
 // What the library exports.
@@ -43,7 +43,7 @@ extern "C" {
 #endif
 
 // The version of the library that runs, major << 16 | minor << 8 | patch. Before 1.0 a new minor
-// version is a new interface, and the library's name says it: libxen_timer.so.0.4.
+// version is a new interface, and the library's name says it: libxen_timer.so.0.5.
 XEN_TIMER_API uint32_t xen_timer_version(void) XEN_TIMER_NOEXCEPT;
 
 // What failed, and on what.
@@ -86,10 +86,11 @@ struct xen_timer_callbacks {
 };
 
 // What keeps the deadlines.
-#define XEN_TIMER_TIMERFD 1u    // a timerfd: Linux 3.15 and later
-#define XEN_TIMER_IRQFD 2u      // the same, but events are raised inside the kernel: 5.17 and later
+#define XEN_TIMER_TIMERFD 1u  // a timerfd: Linux 3.15 and later
+#define XEN_TIMER_IRQFD 2u    // events are raised inside the kernel, by an io_uring: 6.1 and later
 #define XEN_TIMER_DELEGATED 3u  // KVM's own timer of the vCPU: Linux 7.3 and later
 #define XEN_TIMER_VIRTUAL 4u    // a clock that you move by hand, for tests: see below
+#define XEN_TIMER_SPINNING 5u   // the vCPU's own thread, woken early, which spins for the rest
 
 #define XEN_TIMER_MAX_VCPUS 4096u  // no KVM has more
 
@@ -97,13 +98,27 @@ struct xen_timer_callbacks {
 struct xen_timer_handler;
 
 // Copies *callbacks; makes *timer, or NULL on error. E2BIG: `callbacks` is a later version's, and
-// uses what this library doesn't know. Errors of timerfd_create, eventfd and io_setup: EMFILE,
-// ENFILE, ENOMEM, EAGAIN where fs.aio-max-nr is used up.
+// uses what this library doesn't know. Errors of timerfd_create and eventfd: EMFILE, ENFILE,
+// ENOMEM; of XEN_TIMER_IRQFD also io_uring_setup's: ENOSYS, EPERM where io_uring is forbidden,
+// EINVAL before Linux 6.1; mmap's, io_uring_register's.
 XEN_TIMER_API int xen_timer_create(const struct xen_timer_callbacks* callbacks, uint32_t back_end,
                                    uint32_t vcpu_count, struct xen_timer_handler** timer,
                                    struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 // NULL is fine. No other call may be under way.
 XEN_TIMER_API void xen_timer_destroy(struct xen_timer_handler* timer) XEN_TIMER_NOEXCEPT;
+
+// The calling thread runs this vCPU from now on; again on another that is to run it. Of two back
+// ends; of the others nothing is done.
+//
+// XEN_TIMER_IRQFD: its deadlines are the kernel's; before, and after an error, xen_timer_expire()
+// serves what it arms. Errors of io_uring_setup, mmap, io_uring_register, io_uring_enter; ENOTSUP
+// in a time namespace before Linux 7.1.
+//
+// XEN_TIMER_SPINNING: `signal` comes to it, its si_code SI_TIMER, its si_value.sival_ptr `value`,
+// whenever it is to call xen_timer_expire_vcpu(); before, nothing is served. Errors of timer_create
+// and timer_settime.
+XEN_TIMER_API int xen_timer_attach(struct xen_timer_handler* timer, uint32_t vcpu, int signal,
+                                   void* value, struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 
 // One hypercall, as the guest made it; KVM_EXIT_XEN has the same fields.
 struct xen_timer_hypercall {
@@ -135,7 +150,7 @@ XEN_TIMER_API int xen_timer_unbind(struct xen_timer_handler* timer, uint32_t vcp
                                    struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 
 // Readable when xen_timer_expire() has something to do, for poll() and its like; not yours to close
-// or read. ENOTSUP: the virtual back end has none.
+// or read. ENOTSUP, operand the back end: the virtual and the spinning one have none.
 XEN_TIMER_API int xen_timer_fd(struct xen_timer_handler* timer,
                                struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 // Raises the events of all deadlines that have passed on their guest's clock. Any one thread; for
@@ -144,6 +159,17 @@ XEN_TIMER_API int xen_timer_fd(struct xen_timer_handler* timer,
 // long, for where the timer of the host couldn't be set, the fd doesn't become readable.
 XEN_TIMER_API int xen_timer_expire(struct xen_timer_handler* timer,
                                    struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
+
+// --- XEN_TIMER_SPINNING; ENOTSUP, operand the back end, for another ---
+
+// The same for one vCPU, on its own thread, whenever KVM_RUN was interrupted: by the signal, whose
+// handler sets kvm_run's immediate_exit, so that none is lost on the way in, and is installed with
+// SA_RESTART. Never early; spins for up to 500 us, and for a fourth of the time at most.
+XEN_TIMER_API int xen_timer_expire_vcpu(struct xen_timer_handler* timer, uint32_t vcpu,
+                                        struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
+// What spinning has cost so far, all threads together, ns.
+XEN_TIMER_API int xen_timer_spun(struct xen_timer_handler* timer, uint64_t* ns,
+                                 struct xen_timer_error* error) XEN_TIMER_NOEXCEPT;
 
 // Whether KVM may keep this vCPU's single shots (1, as at first) or only this library (0); on the
 // vCPU's thread. ENOTSUP, operand the back end: it gives nothing to KVM.

@@ -25,6 +25,7 @@
 #include <utility>
 
 #include "failing_calls.hpp"
+#include "io_uring.hpp"
 #include "xen_timer/delegated_backend.hpp"
 #include "xen_timer/handler.hpp"
 #include "xen_timer/irqfd_backend.hpp"
@@ -88,15 +89,21 @@ struct Timerfd {
   static constexpr bool has_path = false;
   static auto create(Vmm&) { return TimerfdBackend::create(vcpus); }
 };
+// The test's thread is each vCPU's, of Spinning, too.
 struct Irqfd {
   static constexpr bool has_path = true;
-  static auto create(Vmm& vmm) { return IrqfdBackend<Vmm>::create(vmm, vcpus); }
+  static Result<IrqfdBackend<Vmm>> create(Vmm& vmm) {
+    auto backend = IrqfdBackend<Vmm>::create(vmm, vcpus);
+    if (!backend) return backend;
+    VMM_CHECK(backend.assume_value().attach(vcpu0));
+    VMM_CHECK(backend.assume_value().attach(vcpu1));
+    return backend;
+  }
 };
 struct Delegated {
   static constexpr bool has_path = true;
   static auto create(Vmm& vmm) { return DelegatedBackend<Vmm>::create(vmm, vcpus); }
 };
-// The test's thread is each vCPU's.
 struct Spinning {
   static constexpr bool has_path = false;
   static inline std::atomic<bool> signalled = false;
@@ -245,11 +252,8 @@ class Guest {
 template <class Way>
 struct Faults : testing::Test {
   void SetUp() override {
-    std::uint64_t context = 0;
-    if (std::is_same_v<Way, Irqfd> && ::syscall(SYS_io_setup, 1, &context) != 0) {
-      GTEST_SKIP() << "no kernel AIO here";
-    }
-    if (context != 0) ::syscall(SYS_io_destroy, context);
+    if (!std::is_same_v<Way, Irqfd>) return;
+    if (const char* why = no_io_uring()) GTEST_SKIP() << why;
   }
 };
 using Ways = testing::Types<Timerfd, Irqfd, Delegated, Spinning>;

@@ -1,14 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A timer in the kernel beside our queue: who has a deadline, as ports, errors and hand_over() move
-// it; and how the two share a vCPU's calls among threads.
+// it.
 #include <gtest/gtest.h>
-
-#include <atomic>
-#include <chrono>
-#include <functional>
-#include <latch>
-#include <thread>
 
 #include "double_vmm.hpp"
 
@@ -19,7 +13,7 @@ using xen_clock::guest_time;
 
 template <class>
 struct HandOver : testing::Test {};
-using InTheKernel = testing::Types<DelegatedPath<DoubleKernel>, PromotingPath>;
+using InTheKernel = testing::Types<DelegatedPath<DoubleKernel>, NearPath>;
 TYPED_TEST_SUITE(HandOver, InTheKernel, PathName);
 
 constexpr XenVcpuId vcpu0{0};
@@ -241,34 +235,34 @@ TYPED_TEST(HandOver, ACancelThatFailsIsSaidAndZeroToTheGuest) {
   EXPECT_EQ(m.vmm.events, (Events{{0, 10}}));  // the event all the same
 }
 
-TEST(HandOverPromoting, ANearDeadlineThatTheKernelRefusesIsSaidAndComesOnTime) {
-  Shared<PromotingPath> m;
-  EXPECT_EQ(m.call(m.set_singleshot(m.start + 100 * m.ms)), 0u);
+TEST(HandOverNear, ANearDeadlineThatTheKernelRefusesIsSaidAndComesOnTime) {
+  Shared<NearPath> m;
   m.kernel.set_failure = ENOSPC;
-  int errors = 0;
-  while (m.vmm.events.empty()) {
-    for (GuestTime& clock : m.vmm.clocks) clock += m.rest();
-    m.backend.alarm().advance(m.rest());
-    const auto expired = m.timer.expire();
-    if (!expired) {
-      EXPECT_EQ(expired.error().code, ENOSPC);
-      ++errors;
-    }
-  }
-  EXPECT_EQ(errors, 1);
-  EXPECT_EQ(m.since_start(), (Times{100 * m.ms}));
+  EXPECT_EQ(m.host_error(m.set_singleshot(m.start + 30 * m.ms)), ENOSPC);
+  m.run(1000 * m.ms);
+  EXPECT_EQ(m.since_start(), (Times{30 * m.ms}));
 }
 
-TEST(HandOverPromoting, AKernelThatDoesNotLetGoForAFarDeadlineIsReported) {
-  Shared<PromotingPath> m;
+TEST(HandOverNear, ANearDeadlineThatTheKernelCannotHaveComesOnTimeAndNothingIsSaid) {
+  Shared<NearPath> m;
+  EXPECT_EQ(m.call(m.set_singleshot(m.start + 10 * m.ms)), 0u);
+  EXPECT_EQ(m.call(m.set_singleshot(m.start + 20 * m.ms + 1)), 0u);
+  m.expect_kernel(EventPort{}, std::nullopt);
+  EXPECT_EQ(m.timer.save(vcpu0).value().deadline, guest_time(m.start + 20 * m.ms + 1));
+  m.run(1000 * m.ms);
+  EXPECT_EQ(m.since_start(), (Times{20 * m.ms + 1}));
+}
+
+TEST(HandOverNear, AKernelThatDoesNotLetGoForAFarDeadlineIsReported) {
+  Shared<NearPath> m;
   EXPECT_EQ(m.call(m.set_singleshot(m.start + 10 * m.ms)), 0u);
   m.kernel.set_failure = EIO;
   EXPECT_EQ(m.host_error(m.set_singleshot(m.start + 1000 * m.ms)), EIO);
   EXPECT_EQ(m.timer.save(vcpu0).value().deadline, guest_time(m.start + 1000 * m.ms));
 }
 
-TEST(HandOverPromoting, OnlyWhatIsNearIsInTheKernel) {
-  Shared<PromotingPath> m;
+TEST(HandOverNear, OnlyWhatIsNearIsInTheKernel) {
+  Shared<NearPath> m;
   EXPECT_EQ(m.call(m.set_singleshot(m.start + 32 * m.ms + 1)), 0u);
   m.expect_kernel(EventPort{}, std::nullopt);
   EXPECT_EQ(m.call(m.set_singleshot(m.start + 32 * m.ms)), 0u);
@@ -276,15 +270,14 @@ TEST(HandOverPromoting, OnlyWhatIsNearIsInTheKernel) {
   EXPECT_EQ(m.call(m.set_singleshot(m.start + 3'600'000 * m.ms)), 0u);
   m.expect_kernel(EventPort{}, std::nullopt);  // the far one has replaced it
   m.run(3'600'000 * m.ms - 1);
-  m.expect_kernel(EventPort{10}, guest_time(m.start + 3'600'000 * m.ms));
+  m.expect_kernel(EventPort{}, std::nullopt);  // nobody arms but the vCPU's thread
   m.run(1);
   EXPECT_EQ(m.since_start(), (Times{3'600'000 * m.ms}));
-  EXPECT_EQ(m.vmm.attempts, 0u);
 }
 
-TEST(HandOverPromoting, AFarDeadlineCanBeCancelledAndMovedBeforeAndAfterItIsInTheKernel) {
+TEST(HandOverNear, AFarDeadlineCanBeCancelledAndMovedBeforeAndAfterItHasComeNear) {
   for (const std::int64_t before : {1, 99}) {  // ms after which it is cancelled
-    Shared<PromotingPath> m;
+    Shared<NearPath> m;
     EXPECT_EQ(m.call(m.set_singleshot(m.start + 100 * m.ms)), 0u);
     m.run(before * m.ms);
     ASSERT_TRUE(m.timer.bind(vcpu0, EventPort{42}));
@@ -296,96 +289,6 @@ TEST(HandOverPromoting, AFarDeadlineCanBeCancelledAndMovedBeforeAndAfterItIsInTh
     m.run(1000 * m.ms);
     EXPECT_EQ(m.vmm.events, (Events{{0, 42}}));
   }
-}
-
-// --- threads
-// --------------------------------------------------------------------------------------
-
-// A promoting path that says when its calls for one vCPU overlap; arm() takes its time.
-struct WatchedPath {
-  static constexpr Duration horizon = std::chrono::milliseconds(32);
-  struct Log {
-    std::atomic<int> inside = 0;
-    std::atomic<bool> overlapped = false;
-    std::latch arming{1};
-  };
-  Log* log;
-
-  template <class F>
-  auto alone(F&& f) {
-    if (log->inside.fetch_add(1) != 0) log->overlapped = true;
-    f();
-    log->inside.fetch_sub(1);
-  }
-  Result<void> bind(XenVcpuId, EventPort) {
-    alone([] {});
-    return vmm_base::success();
-  }
-  Result<void> arm(XenVcpuId, EventPort, GuestTime, GuestTime) {
-    alone([this] {
-      log->arming.count_down();
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    });
-    return vmm_base::success();
-  }
-  Result<void> cancel(XenVcpuId, EventPort) {
-    alone([] {});
-    return vmm_base::success();
-  }
-  Result<void> park(XenVcpuId) {
-    alone([] {});
-    return vmm_base::success();
-  }
-  Result<std::optional<GuestTime>> armed(XenVcpuId) {
-    alone([] {});
-    return std::optional(guest_time(std::chrono::nanoseconds(std::chrono::seconds(1)).count()));
-  }
-};
-
-auto always(GuestTime now) {
-  return [now](XenVcpuId) { return now; };
-}
-Result<void> no_event(XenVcpuId, EventPort) { return vmm_base::success(); }
-
-// `call`, made while expire() gives the kernel a deadline that has come near.
-void expect_not_to_overlap(
-    const std::function<void(QueueBackend<VirtualAlarm, WatchedPath>&)>& call) {
-  WatchedPath::Log log;
-  QueueBackend<VirtualAlarm, WatchedPath> backend(VirtualAlarm{}, 1, WatchedPath{&log});
-  ASSERT_TRUE(backend.bind(vcpu0, EventPort{1}, always(guest_time(0)), no_event));
-  ASSERT_TRUE(backend.arm(vcpu0, guest_time(1'000'000'000), guest_time(0)));
-  backend.alarm().advance(std::chrono::seconds(1));
-  std::thread waker([&] {
-    EXPECT_TRUE(backend.expire([](XenVcpuId) { return guest_time(990'000'000); },
-                               [](XenVcpuId, EventPort) {
-                                 ADD_FAILURE();
-                                 return Result<void>(vmm_base::success());
-                               }));
-  });
-  log.arming.wait();
-  call(backend);
-  waker.join();
-  EXPECT_FALSE(log.overlapped);
-}
-
-TEST(HandOverThreads, TheKernelsCallsForAVcpuDoNotOverlap) {
-  const GuestTime now = guest_time(990'000'000);
-  expect_not_to_overlap([&](auto& backend) {
-    const auto armed = backend.armed(vcpu0);
-    ASSERT_TRUE(armed);
-    EXPECT_EQ(armed.value().deadline, guest_time(1'000'000'000));
-  });
-  expect_not_to_overlap([&](auto& backend) { EXPECT_TRUE(backend.cancel(vcpu0)); });
-  expect_not_to_overlap(
-      [&](auto& backend) { EXPECT_TRUE(backend.arm(vcpu0, guest_time(995'000'000), now)); });
-  expect_not_to_overlap(
-      [&](auto& backend) { EXPECT_TRUE(backend.keep(vcpu0, guest_time(995'000'000), now)); });
-  expect_not_to_overlap([&](auto& backend) {
-    EXPECT_TRUE(backend.bind(vcpu0, EventPort{2}, always(now), no_event));
-  });
-  expect_not_to_overlap(
-      [&](auto& backend) { EXPECT_TRUE(backend.hand_over(vcpu0, false, always(now), no_event)); });
-  expect_not_to_overlap([&](auto& backend) { EXPECT_TRUE(backend.pause(always(now), no_event)); });
 }
 
 }  // namespace

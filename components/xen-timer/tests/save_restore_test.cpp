@@ -31,9 +31,9 @@ struct Migration {
 };
 using Migrations = testing::Types<
     Migration<NoKernelPath, NoKernelPath>, Migration<NoKernelPath, DelegatedPath<DoubleKernel>>,
-    Migration<NoKernelPath, PromotingPath>, Migration<DelegatedPath<DoubleKernel>, NoKernelPath>,
+    Migration<NoKernelPath, NearPath>, Migration<DelegatedPath<DoubleKernel>, NoKernelPath>,
     Migration<DelegatedPath<DoubleKernel>, DelegatedPath<DoubleKernel>>,
-    Migration<PromotingPath, NoKernelPath>, Migration<PromotingPath, PromotingPath>>;
+    Migration<NearPath, NoKernelPath>, Migration<NearPath, NearPath>>;
 struct MigrationName {
   template <class M>
   static std::string GetName(int i) {

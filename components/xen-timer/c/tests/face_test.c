@@ -2,11 +2,13 @@
 //
 // Every function of xen_timer.h and every error it can return, in C. What the timers do in all
 // other respects is tested in C++, on the same code.
+#define _POSIX_C_SOURCE 200809L  // sigaction()
 #include "xen_timer.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -159,7 +161,7 @@ static void create_refuses_what_it_cant_use(void) {
                  "xen_timer create: timer", 0));
   CHECK(is_error(create(NULL, XEN_TIMER_VIRTUAL, 1), EINVAL, "xen_timer create: callbacks", 0));
   CHECK(is_error(create(&all_calls, 0, 1), EINVAL, "xen_timer create: back_end", 0));
-  CHECK(is_error(create(&all_calls, 5, 1), EINVAL, "xen_timer create: back_end", 5));
+  CHECK(is_error(create(&all_calls, 6, 1), EINVAL, "xen_timer create: back_end", 6));
   CHECK(is_error(create(&all_calls, XEN_TIMER_VIRTUAL, 0), EINVAL, "xen_timer create: vcpu_count",
                  0));
   CHECK(is_error(create(&all_calls, XEN_TIMER_VIRTUAL, XEN_TIMER_MAX_VCPUS + 1), EINVAL,
@@ -221,8 +223,14 @@ static void timer_is_asked_for(void) {
                  "xen_timer handle: timer", 0));
   CHECK(is_error(xen_timer_bind(timer, 0, 1, &error), EINVAL, "xen_timer bind: timer", 0));
   CHECK(is_error(xen_timer_unbind(timer, 0, &error), EINVAL, "xen_timer unbind: timer", 0));
+  CHECK(
+      is_error(xen_timer_attach(timer, 0, 0, NULL, &error), EINVAL, "xen_timer attach: timer", 0));
   CHECK(is_error(xen_timer_fd(timer, &error), EINVAL, "xen_timer fd: timer", 0));
   CHECK(is_error(xen_timer_expire(timer, &error), EINVAL, "xen_timer expire: timer", 0));
+  CHECK(
+      is_error(xen_timer_expire_vcpu(timer, 0, &error), EINVAL, "xen_timer expire_vcpu: timer", 0));
+  uint64_t spun;
+  CHECK(is_error(xen_timer_spun(timer, &spun, &error), EINVAL, "xen_timer spun: timer", 0));
   CHECK(
       is_error(xen_timer_hand_over(timer, 0, 0, &error), EINVAL, "xen_timer hand_over: timer", 0));
   CHECK(is_error(xen_timer_pause(timer, &error), EINVAL, "xen_timer pause: timer", 0));
@@ -246,6 +254,9 @@ static void vcpu_is_checked(void) {
   CHECK(answer.handled == 1 && answer.rax == minus(ENOENT));
   CHECK(is_error(xen_timer_bind(timer, vcpus, 1, &error), EINVAL, "xen_timer bind", vcpus));
   CHECK(is_error(xen_timer_unbind(timer, vcpus, &error), EINVAL, "xen_timer unbind", vcpus));
+  CHECK(
+      is_error(xen_timer_attach(timer, vcpus, 0, NULL, &error), EINVAL, "xen_timer attach", vcpus));
+  CHECK(xen_timer_attach(timer, 0, 0, NULL, &error) == 0);  // nothing, of this back end
   CHECK(
       is_error(xen_timer_hand_over(timer, vcpus, 0, &error), EINVAL, "xen_timer hand_over", vcpus));
   CHECK(is_error(xen_timer_save(timer, vcpus, 0, state, sizeof(state), &error), EINVAL,
@@ -438,6 +449,11 @@ static void a_timerfd_wakes_whoever_polls_it(void) {
   wait_for(xen_timer_fd(timer, &error));
   vmm.clock += 1000;
   CHECK(xen_timer_expire(timer, &error) == 0 && vmm.events == 1);
+  CHECK(is_error(xen_timer_expire_vcpu(timer, 0, &error), ENOTSUP,
+                 "xen_timer expire_vcpu: back end", XEN_TIMER_TIMERFD));
+  uint64_t ns;
+  CHECK(is_error(xen_timer_spun(timer, &ns, &error), ENOTSUP, "xen_timer spun: back end",
+                 XEN_TIMER_TIMERFD));
   CHECK(is_error(xen_timer_hand_over(timer, 0, 1, &error), ENOTSUP,
                  "xen_timer hand_over: no timer in the kernel", 0));
   stop();
@@ -445,6 +461,7 @@ static void a_timerfd_wakes_whoever_polls_it(void) {
 
 static void an_irqfd_is_signalled(void) {
   start(XEN_TIMER_IRQFD);
+  CHECK(xen_timer_attach(timer, 0, 0, NULL, &error) == 0);
   CHECK(vmm.kernel_calls == vcpus && vmm.routed_port == port + 1);
   CHECK(xen_timer_bind(timer, 0, port, &error) == 0 && vmm.routed_port == port);
   CHECK(arm(vmm.clock + 1000) == 0);
@@ -478,6 +495,35 @@ static void kvm_is_given_the_timer_and_gives_it_back(void) {
   stop();
 }
 
+static volatile sig_atomic_t signals;
+static void* volatile signalled_with;
+static void on_signal(int number, siginfo_t* info, void* context) {
+  (void)number, (void)context;
+  if (info->si_code == SI_TIMER) signalled_with = info->si_value.sival_ptr, ++signals;
+}
+
+static void a_vcpus_own_thread_is_signalled_and_spins(void) {
+  start(XEN_TIMER_SPINNING);
+  struct sigaction action = {.sa_flags = SA_SIGINFO};
+  action.sa_sigaction = on_signal;
+  CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+  CHECK(is_error(xen_timer_attach(timer, 0, 4711, NULL, &error), EINVAL, "timer_create", 4711));
+  CHECK(xen_timer_attach(timer, 0, SIGUSR1, &vmm, &error) == 0);
+  CHECK(
+      is_error(xen_timer_fd(timer, &error), ENOTSUP, "xen_timer fd: back end", XEN_TIMER_SPINNING));
+  CHECK(arm(vmm.clock + 1000000) == 0);
+  while (signals == 0) poll(NULL, 0, 1);
+  CHECK(signalled_with == &vmm && vmm.events == 0);
+  vmm.clock += 1000000;
+  CHECK(xen_timer_expire_vcpu(timer, 0, &error) == 0 && vmm.events == 1);
+  CHECK(is_error(xen_timer_expire_vcpu(timer, vcpus, &error), EINVAL, "xen_timer expire_vcpu",
+                 vcpus));
+  uint64_t spun = UINT64_MAX;
+  CHECK(xen_timer_spun(timer, &spun, &error) == 0 && spun < 1000000);
+  CHECK(is_error(xen_timer_spun(timer, NULL, &error), EINVAL, "xen_timer spun: ns", 0));
+  stop();
+}
+
 static int open_fds(void) {
   int count = 0;
   DIR* fds = opendir("/proc/self/fd");
@@ -488,9 +534,9 @@ static int open_fds(void) {
 
 static void destroy_closes_all(void) {
   const int before = open_fds();
-  for (uint32_t back_end = XEN_TIMER_TIMERFD; back_end <= XEN_TIMER_VIRTUAL; ++back_end) {
+  for (uint32_t back_end = XEN_TIMER_TIMERFD; back_end <= XEN_TIMER_SPINNING; ++back_end) {
     start(back_end);
-    CHECK(open_fds() - before == (back_end == XEN_TIMER_VIRTUAL ? 0
+    CHECK(open_fds() - before == (back_end >= XEN_TIMER_VIRTUAL ? 0
                                   : back_end == XEN_TIMER_IRQFD ? 1 + 2 * vcpus
                                                                 : 1));
     stop();
@@ -524,6 +570,7 @@ int main(void) {
   RUN(a_timerfd_wakes_whoever_polls_it);
   RUN(an_irqfd_is_signalled);
   RUN(kvm_is_given_the_timer_and_gives_it_back);
+  RUN(a_vcpus_own_thread_is_signalled_and_spins);
   RUN(destroy_closes_all);
   return failures != 0;
 }

@@ -4,7 +4,6 @@
 // there is one, a KernelPath that raises events of single shots with no thread waking.
 #pragma once
 
-#include <chrono>
 #include <concepts>
 #include <optional>
 
@@ -36,32 +35,29 @@ concept EarlyAlarm = Alarm<A> && requires(A& alarm, xen_clock::HostTime due) {
 };
 
 // A timer in the kernel for each vCPU's single shot. Calls for one vCPU never overlap; all but bind
-// are made only while a port is bound. No event of an old deadline follows any but armed.
-// horizon: how far ahead a deadline may be; max() for any. Where it isn't max(), expire()'s thread
-//   arms, too, once a deadline has come that near.
-// bind: the port that the event goes to, 0 for none; stops the timer.
-// arm, cancel: the guest's call has been served so.
-// park: stops the timer, as its deadline is kept elsewhere; the guest's next call must come to us.
-// armed: the deadline, none if it has fired.
-// settle: after park, where the kernel may know that a deadline has passed before its event is
+// are made only while a port is bound. No event of an old deadline follows any but armed, unless it
+// is just being raised. horizon: how far ahead a deadline may be; max() for any. bind: the port
+// that the event goes to, 0 for none; stops the timer. arm: false where it can't have this deadline
+// now, which stays with us; nothing is armed then. arm, cancel: the guest's call has been served
+// so. park: stops the timer, as its deadline is kept elsewhere; the guest's next call must come to
+// us. armed: the deadline, none if it has fired. settle: after park, where the kernel may know that
+// a deadline has passed before its event is
 //   there: waits until it is. It may be missing; called by pause, bind and hand_over.
 template <class P>
 concept KernelPath = requires(P& path, XenVcpuId vcpu, EventPort port, GuestTime time) {
   { P::horizon } -> std::convertible_to<Duration>;
   { path.bind(vcpu, port) } -> std::same_as<Result<void>>;
-  { path.arm(vcpu, port, time, time) } -> std::same_as<Result<void>>;
+  { path.arm(vcpu, port, time, time) } -> std::same_as<Result<bool>>;
   { path.cancel(vcpu, port) } -> std::same_as<Result<void>>;
   { path.park(vcpu) } -> std::same_as<Result<void>>;
   { path.armed(vcpu) } -> std::same_as<Result<std::optional<GuestTime>>>;
 };
 
 struct NoKernelPath {
-  // Nothing is given to it. Deadlines that are further ahead than this are looked at again before.
-  static constexpr Duration horizon = std::chrono::milliseconds(125);
+  // Nothing is given to it.
+  static constexpr Duration horizon{};
   static Result<void> bind(XenVcpuId, EventPort) { return vmm_base::success(); }
-  static Result<void> arm(XenVcpuId, EventPort, GuestTime, GuestTime) {
-    return vmm_base::success();
-  }
+  static Result<bool> arm(XenVcpuId, EventPort, GuestTime, GuestTime) { return false; }
   static Result<void> cancel(XenVcpuId, EventPort) { return vmm_base::success(); }
   static Result<void> park(XenVcpuId) { return vmm_base::success(); }
   static Result<std::optional<GuestTime>> armed(XenVcpuId) { return std::optional<GuestTime>{}; }

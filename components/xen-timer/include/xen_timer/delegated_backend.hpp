@@ -33,9 +33,10 @@ class DelegatedPath {
   Result<void> bind(XenVcpuId vcpu, EventPort port) {
     return kernel_->set_timer(vcpu, port, std::nullopt);
   }
-  Result<void> arm(XenVcpuId vcpu, EventPort port, GuestTime deadline, GuestTime /*now*/) {
+  Result<bool> arm(XenVcpuId vcpu, EventPort port, GuestTime deadline, GuestTime /*now*/) {
     // 0 would disarm; 1 ns has long passed.
-    return kernel_->set_timer(vcpu, port, std::max(deadline, xen_clock::guest_time(1)));
+    VMM_CHECK(kernel_->set_timer(vcpu, port, std::max(deadline, xen_clock::guest_time(1))));
+    return true;
   }
   Result<void> cancel(XenVcpuId vcpu, EventPort port) {
     return kernel_->set_timer(vcpu, port, std::nullopt);

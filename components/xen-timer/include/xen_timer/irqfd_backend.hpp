@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// Single shots whose event is raised inside the kernel, with no thread of ours waking: a timerfd,
-// polled by kernel AIO, which completes into an eventfd that the VMM has made an irqfd with a Xen
-// event route. Works on every kernel with KVM_XEN event routes (5.17). Deadlines that are further
-// ahead than the horizon are waited for in userspace first, and so is everything that has no route.
+// Single shots whose event is raised inside the kernel, with no thread of ours waking: an
+// io_uring's timeout signals an eventfd that the VMM has made an irqfd with a Xen event route.
+// Linux 6.1 and later. expire() serves what is further ahead than the horizon, what has no route,
+// and what another thread than the vCPU's own has armed.
+//
+//   // On each vCPU's thread, before it runs:
+//   if (auto attached = backend.attach(id); !attached) …
 #pragma once
+
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -45,41 +52,44 @@ class IrqfdPath {
     return path;
   }
 
+  Result<void> attach(XenVcpuId vcpu) { return vcpus_[vcpu.value].timer.attach(); }
+
   Result<void> bind(XenVcpuId vcpu, EventPort port) {
-    Vcpu& v = vcpus_[vcpu.value];
-    v.deadline.reset();
-    v.routed = false;
-    VMM_CHECK(v.timer.set(xen_clock::HostTime::max()));
-    VMM_CHECK(v.timer.drain());
+    VMM_CHECK(park(vcpu));
     return route(vcpu, port);
   }
 
-  // After park(): when it has returned, the event of a deadline that has passed is there.
+  // What has expired may still be at its signal on another CPU, in an interrupt, and KVM raises
+  // some events from a worker later.
   Result<void> settle(XenVcpuId vcpu, EventPort port) {
     Vcpu& v = vcpus_[vcpu.value];
-    if (!v.timer.may_be_signalling()) return vmm_base::success();
-    VMM_CHECK(v.timer.drain());
+    if (!v.timer.signalled() || !std::exchange(v.unsettled, false)) return vmm_base::success();
+    // Waits for every interrupt that is under way. A nohz_full kernel doesn't: twice is once as
+    // long as the vCPU doesn't run.
+    if (::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) != 0 &&
+        ::eventfd_write(v.timer.eventfd(), 1) != 0) {
+      return vmm_base::last_error("eventfd_write", vcpu.value);
+    }
     VMM_CHECK(route(vcpu, EventPort{}));
     return route(vcpu, port);
   }
 
   // ENOTCONN, operand the vCPU: the route couldn't be set.
-  Result<void> arm(XenVcpuId vcpu, EventPort /*port*/, GuestTime deadline, GuestTime now) {
+  Result<bool> arm(XenVcpuId vcpu, EventPort /*port*/, GuestTime deadline, GuestTime now) {
     Vcpu& v = vcpus_[vcpu.value];
     if (!v.routed) return vmm_base::Error{"event route", ENOTCONN, vcpu.value};
     const auto due = xen_clock::host_due(xen_clock::HostClock::now(), now, deadline);
     const auto margin = xen_clock::slew_margin(xen_clock::time_left(now, deadline));
-    VMM_CHECK(v.timer.set(xen_clock::saturating_add(due, margin)));
-    v.deadline = deadline;
-    return vmm_base::success();
+    VMM_TRY(set, v.timer.set(xen_clock::saturating_add(due, margin)));
+    v.deadline = set ? std::optional(deadline) : std::nullopt;
+    v.unsettled |= set;
+    return set;
   }
 
   Result<void> cancel(XenVcpuId vcpu, EventPort /*port*/) { return park(vcpu); }
   Result<void> park(XenVcpuId vcpu) {
-    Vcpu& v = vcpus_[vcpu.value];
-    if (!v.deadline) return vmm_base::success();
-    VMM_CHECK(v.timer.set(xen_clock::HostTime::max()));
-    v.deadline.reset();
+    vcpus_[vcpu.value].deadline.reset();
+    vcpus_[vcpu.value].timer.stop();
     return vmm_base::success();
   }
 
@@ -104,6 +114,7 @@ class IrqfdPath {
     SignallingTimer timer;
     std::optional<GuestTime> deadline{};  // last armed; it may have passed
     bool routed = false;
+    bool unsettled = false;  // there may have been a signal since settle()
   };
   R* router_;
   std::vector<Vcpu> vcpus_;  // by Xen vCPU id
@@ -112,15 +123,20 @@ class IrqfdPath {
 template <EventRouter R>
 class IrqfdBackend : public QueueBackend<TimerfdAlarm, IrqfdPath<R>> {
  public:
-  // `router` must outlive it. Two fds and a kernel AIO context a vCPU, and one fd more. Errors of
-  // check_vcpu_count() and of SignallingTimer::create(). When it is destroyed, the eventfds may be
-  // signalled once more: unbind before where the guest lives on.
+  // `router` must outlive it. Two fds and two pages of memory a vCPU, and one fd more. Errors of
+  // check_vcpu_count() and of SignallingTimer::create().
   static Result<IrqfdBackend> create(R& router, std::uint32_t vcpu_count) {
     VMM_CHECK(check_vcpu_count(vcpu_count));
     VMM_TRY(alarm, TimerfdAlarm::create());
     VMM_TRY(path, IrqfdPath<R>::create(router, vcpu_count));
     return IrqfdBackend(std::move(alarm), vcpu_count, std::move(path));
   }
+
+  // The calling thread runs this vCPU from now on, and arms its timer in the kernel; before that,
+  // and after an error, all that it arms is served by expire(). It may be called again, on another
+  // thread; what a thread that ends has armed still comes. Spins for half a millisecond, to see
+  // that the kernel's clock is HostClock. Errors of SignallingTimer::attach().
+  Result<void> attach(XenVcpuId vcpu) { return this->path().attach(vcpu); }
 
  private:
   using Base = QueueBackend<TimerfdAlarm, IrqfdPath<R>>;

@@ -35,7 +35,6 @@ class QueueBackend {
   using Timer = typename State::Timer;
   using Vcpu = typename State::Vcpu;
   static constexpr bool has_path = State::has_path;
-  static constexpr bool can_promote = has_path && P::horizon != Duration::max();
   struct Nothing {
     void operator()() const noexcept {}
   };
@@ -58,12 +57,13 @@ class QueueBackend {
     if (!in_kernel(vcpu)) return keep(vcpu, deadline, now, taken);
     if (take(vcpu)) taken();
     const bool offer = !state_->paused && xen_clock::time_left(now, deadline) <= P::horizon;
-    Result<void> given = vmm_base::success();
+    Result<void> tried = vmm_base::success();
     if (offer) {
-      given = give(vcpu, deadline, now);
-      if (given) return given;
+      auto given = give(vcpu, deadline, now);
+      if (given && given.value()) return vmm_base::success();
+      if (!given) tried = given.error();
     }
-    return first_error(given, put(vcpu, deadline, now, !offer));
+    return first_error(tried, put(vcpu, deadline, now, !offer));
   }
 
   template <std::invocable Taken = Nothing>
@@ -192,10 +192,6 @@ class QueueBackend {
         served = fire_at(vcpu, fire,
                          {.deadline = timer.deadline, .now = now, .periodic = id >= s.count()});
         over = served.has_value();
-      } else if (can_promote && timer.for_path && in_kernel(vcpu) &&
-                 xen_clock::time_left(now, timer.deadline) <= P::horizon) {
-        served = give(vcpu, timer.deadline, now);
-        over = served.has_value();
       }
       if (served && now < timer.armed_at) {
         served = vmm_base::Error{clock_went_back, EINVAL, vcpu.value};
@@ -286,6 +282,9 @@ class QueueBackend {
     return result;
   }
 
+ protected:
+  P& path() noexcept { return state_->path; }
+
  private:
   static Result<void> first_error(Result<void> first, Result<void> second) {
     return first ? second : first;
@@ -330,11 +329,13 @@ class QueueBackend {
     s.queue.remove(vcpu.value);
     return waiting;
   }
-  Result<void> give(XenVcpuId vcpu, GuestTime deadline, GuestTime now) {
+  // Whether the path has it now.
+  Result<bool> give(XenVcpuId vcpu, GuestTime deadline, GuestTime now) {
     State& s = *state_;
-    Result<void> armed = s.path.arm(vcpu, port(vcpu), deadline, now);
-    s.vcpus[vcpu.value].given = armed.has_value();
-    if (armed) s.timers[vcpu.value].deadline = deadline;
+    Result<bool> armed = s.path.arm(vcpu, port(vcpu), deadline, now);
+    const bool given = armed && armed.value();
+    s.vcpus[vcpu.value].given = given;
+    if (given) s.timers[vcpu.value].deadline = deadline;
     return armed;
   }
   Result<void> park(XenVcpuId vcpu) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <concepts>
 #include <condition_variable>
 #include <cstddef>
@@ -24,7 +25,8 @@ namespace xen_timer::detail {
 template <class A, class P>
 struct QueueState {
   static constexpr bool has_path = !std::same_as<P, NoKernelPath>;
-  static constexpr Duration look_ahead = std::min<Duration>(P::horizon, NoKernelPath::horizon);
+  // Deadlines that are further ahead than this are looked at again before.
+  static constexpr Duration look_ahead = std::chrono::milliseconds(125);
 
   struct Timer {
     // Served at its deadline, a periodic one: the next tick is a period after the last one due.
@@ -50,13 +52,13 @@ struct QueueState {
     Duration period{};         // 0: a single shot, or stopped
     GuestTime last_tick{};     // Xen's periodic_last_event
     std::uint32_t checks = 0;  // looks for nothing
-    bool for_path = false;     // waits here only until the kernel path may have it
+    bool for_path = false;     // waits here only until resume(), which offers it to the path
     bool serving = false;      // out of the queue, and a call out is being made for it
   };
 
   struct Vcpu {
     std::atomic<std::uint32_t> port = 0;
-    // Used by whoever arms: the vCPU's thread, or expire()'s while the timer is being served.
+    // Used by whoever arms: the vCPU's thread, or any while it doesn't run.
     bool may_give = has_path;
     bool given = false;  // The path has a deadline, unless that has passed; it is the Timer's, too.
   };

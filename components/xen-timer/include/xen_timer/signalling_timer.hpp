@@ -1,148 +1,154 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// A timerfd whose expiry signals an eventfd inside the kernel: it is polled by kernel AIO.
+// A timer that signals an eventfd in its own interrupt, and that one thread can set: the timeout of
+// an io_uring.
 #pragma once
 
-#include <linux/aio_abi.h>
-#include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
+#include <optional>
+#include <thread>
 #include <utility>
 
 #include "vmm_base/result.hpp"
 #include "vmm_base/unique_fd.hpp"
 #include "xen_clock/clock.hpp"
-#include "xen_timer/timerfd_backend.hpp"
+#include "xen_timer/timeout_ring.hpp"
 
 namespace xen_timer {
 
+// One call at a time.
 class SignallingTimer {
  public:
-  // Errors of timerfd_create, eventfd and io_setup: EMFILE, ENFILE, ENOMEM, EAGAIN where
-  // fs.aio-max-nr is used up, ENOSYS or EPERM where there is no kernel AIO. ENOTSUP: its ring isn't
-  // the one we know.
-  static Result<SignallingTimer> create() {
-    VMM_TRY(alarm, TimerfdAlarm::create());
+  // Errors of eventfd: EMFILE, ENFILE, ENOMEM; of TimeoutRing::create().
+  static Result<SignallingTimer> create() noexcept {
     vmm_base::UniqueFd signal(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!signal) return vmm_base::last_error("eventfd");
-    VMM_TRY(ring, set_up_ring());
-    return SignallingTimer(std::move(alarm), std::move(signal), ring);
-  }
-  SignallingTimer(SignallingTimer&& other) noexcept
-      : alarm_(std::move(other.alarm_)),
-        signal_(std::move(other.signal_)),
-        ring_(std::exchange(other.ring_, nullptr)),
-        polling_(other.polling_),
-        armed_(other.armed_),
-        signalling_(other.signalling_) {}
-  SignallingTimer& operator=(SignallingTimer&&) = delete;
-  ~SignallingTimer() {
-    if (ring_ != nullptr) ::syscall(SYS_io_destroy, ring_);
+    VMM_TRY(ring, TimeoutRing::create(signal.get()));
+    return SignallingTimer(std::move(signal), std::move(ring));
   }
 
-  // Signals once, at `due`; HostTime::max() for not at all. Nothing that was set before signals
-  // once it has returned; what was due already has signalled by then, or is doing so on another
-  // CPU: kernel AIO tells of a completion just before it signals the eventfd. See drain(). One
-  // thread at a time.
-  Result<void> set(xen_clock::HostTime due) noexcept {
-    const bool stop = due == xen_clock::HostTime::max();
-    if (!signalled()) {
-      VMM_TRY(left, alarm_.exchange(due));
-      const bool expired = std::exchange(armed_, !stop) && left == Duration{};
-      if (!expired) return vmm_base::success();  // the poll under way is for the new one
-      VMM_CHECK(complete());
+  // From now on it is the calling thread that can set it, and no other; what is set stays set.
+  // Also where that thread has ended. Again for another thread: only then a ring is made. Errors of
+  // TimeoutRing, after which all is as before; ENOTSUP where its clock isn't HostClock, as in a
+  // time namespace before Linux 7.1.
+  Result<void> attach() noexcept {
+    const bool waits = armed_ && !signalled();
+    std::optional<TimeoutRing> old;  // muted as it goes
+    if (started_) {
+      VMM_TRY(fresh, TimeoutRing::create(signal_.get()));
+      old.emplace(std::exchange(ring_, std::move(fresh)));
     }
+    const std::uint64_t was_pending = std::exchange(pending_, 0);
+    const auto was_owner = std::exchange(owner_, std::thread::id());
+    Result<void> begun = begin(waits);
+    if (!begun && old) {
+      ring_ = std::move(*old);
+      pending_ = was_pending;
+      owner_ = was_owner;
+      armed_ = waits;
+    }
+    return begun;
+  }
+
+  // Signals at `due`, instead of what was set before: once, or where it passes while this is at
+  // work, maybe twice. What was set before may just be signalling on another CPU. False on another
+  // thread than attach()'s, which can only stop it. Errors of io_uring_enter; of eventfd_write. In
+  // either case nothing is set.
+  Result<bool> set(xen_clock::HostTime due) noexcept {
+    stop();
+    if (owner_ != std::this_thread::get_id()) return false;
+    const std::uint64_t was = pending_;
+    if (was != 0) ring_.remove(was);
+    if (const Result<void> submitted = time_out(due); !submitted) {
+      if (submitted.error().code == EEXIST) return false;  // a thread of the same id, since
+      return submitted.error();
+    }
+    VMM_CHECK(complete(was));
+    due_ = due;
+    armed_ = true;
+    ring_.mute(false);
+    if (!signalled()) return true;
+    ring_.mute(true);  // maybe it wasn't heard
+    if (::eventfd_write(signal_.get(), 1) == 0) return true;
     armed_ = false;
-    if (stop) return vmm_base::success();
-    VMM_CHECK(alarm_.set(due));
-    return poll();
+    return vmm_base::last_error("eventfd_write");
   }
-  // Whether what was set last has signalled.
-  [[nodiscard]] bool signalled() noexcept {
-    AioRing& r = *ring_;
-    const std::uint32_t tail = __atomic_load_n(&r.tail, __ATOMIC_ACQUIRE);
-    if (polling_ && r.head != tail) {
-      __atomic_store_n(&r.head, tail, __ATOMIC_RELEASE);
-      completed();
-    }
-    return !polling_;
+  // What was set before doesn't signal any more, unless it is doing so on another CPU.
+  void stop() noexcept {
+    ring_.mute(true);
+    armed_ = false;
   }
-
-  // Whether the signal of what was set last is known of, but may not be there yet.
-  [[nodiscard]] bool may_be_signalling() const noexcept { return signalling_; }
-  // Waits until it is there, if so: some 30 ms. Errors of io_setup; then as if not called.
-  Result<void> drain() noexcept {
-    if (!signalling_) return vmm_base::success();
-    VMM_TRY(fresh, set_up_ring());
-    // Returns once the kernel has done with the old one's requests.
-    ::syscall(SYS_io_destroy, std::exchange(ring_, fresh));
-    signalling_ = false;
-    return vmm_base::success();
+  // Whether what was set last has expired. The ring may also have been woken, late, by one before.
+  [[nodiscard]] bool signalled() const noexcept {
+    return pending_ == 0 || (ring_.woken() && xen_clock::HostClock::now() >= due_);
   }
 
   [[nodiscard]] int eventfd() const noexcept { return signal_.get(); }
 
  private:
-  // fs/aio.c, struct aio_ring: what io_getevents() reads without a system call, too.
-  struct AioRing {
-    std::uint32_t id, nr, head, tail, magic, compat_features, incompat_features, header_length;
-  };
+  SignallingTimer(vmm_base::UniqueFd signal, TimeoutRing ring) noexcept
+      : signal_(std::move(signal)), ring_(std::move(ring)) {}
 
-  SignallingTimer(TimerfdAlarm alarm, vmm_base::UniqueFd signal, AioRing* ring) noexcept
-      : alarm_(std::move(alarm)), signal_(std::move(signal)), ring_(ring) {}
-
-  static Result<AioRing*> set_up_ring() noexcept {
-    AioRing* ring = nullptr;  // the context is its address
-    if (::syscall(SYS_io_setup, 1, &ring) != 0) return vmm_base::last_error("io_setup");
-    if (ring->magic == 0xa10a10a1 && ring->incompat_features == 0) return ring;
-    const std::uint32_t magic = ring->magic;
-    ::syscall(SYS_io_destroy, ring);
-    return vmm_base::Error{"io_setup's ring", ENOTSUP, magic};
-  }
-
-  // Ends a poll whose timer has expired, or is just about to. Linux (seen on 6.12 and 7.3) signals
-  // the eventfd from a worker some time after the expiry.
-  Result<void> complete() noexcept {
-    // In case the timer was stopped first.
-    VMM_CHECK(alarm_.set(xen_clock::HostTime{}));
-    io_event done{};
-    while (::syscall(SYS_io_getevents, ring_, 1, 1, &done, nullptr) != 1) {
-      if (errno != EINTR) return vmm_base::last_error("io_getevents");
-    }
-    completed();
+  Result<void> time_out(xen_clock::HostTime due) noexcept {
+    const auto ns = std::max<std::int64_t>(due.time_since_epoch().count(), 0);
+    const __kernel_timespec at{ns / 1'000'000'000, ns % 1'000'000'000};
+    ring_.time_out(last_ + 1, at);
+    VMM_CHECK(ring_.submit());
+    pending_ = ++last_;
     return vmm_base::success();
   }
-  void completed() noexcept {
-    polling_ = false;
-    signalling_ = true;
-  }
-  Result<void> poll() noexcept {
-    iocb request{};
-    request.aio_lio_opcode = IOCB_CMD_POLL;
-    request.aio_fildes = static_cast<std::uint32_t>(alarm_.fd());
-    request.aio_buf = POLLIN;
-    request.aio_flags = IOCB_FLAG_RESFD;
-    request.aio_resfd = static_cast<std::uint32_t>(signal_.get());
-    iocb* requests[] = {&request};
-    if (::syscall(SYS_io_submit, ring_, 1, requests) != 1) {
-      return vmm_base::last_error("io_submit");
+  // Until `was`, removed or just expiring, has completed, what came after isn't told of; nor what
+  // woke the ring while it completed.
+  Result<void> complete(std::uint64_t was) noexcept {
+    const std::uint64_t now = last_;
+    for (bool completed = was == 0;;) {
+      while (const auto done = ring_.completion()) {
+        if (done->name == was) completed = true;
+        if (done->name != now) continue;
+        pending_ = 0;
+        if (done->error != ETIME) return vmm_base::Error{"io_uring timeout", done->error, now};
+      }
+      if (completed && (pending_ == 0 || !ring_.woken())) return vmm_base::success();
+      VMM_CHECK(ring_.submit(!completed));
     }
-    polling_ = true;
-    armed_ = true;
-    signalling_ = false;  // of one before, which is over long ago, or was replaced
-    return vmm_base::success();
+  }
+  Result<void> begin(bool armed) noexcept {
+    VMM_CHECK(ring_.start());
+    started_ = true;
+    VMM_CHECK(check_clock());
+    owner_ = std::this_thread::get_id();
+    if (!armed) return vmm_base::success();
+    auto again = set(due_);
+    return again ? vmm_base::success() : Result<void>(again.error());
+  }
+  // That the ring expires neither before this thread's clock nor long after it.
+  Result<void> check_clock() noexcept {
+    using xen_clock::HostClock;
+    const auto due = HostClock::now() + std::chrono::microseconds(500);
+    const auto late = due + std::chrono::milliseconds(10);
+    VMM_CHECK(time_out(due));
+    VMM_CHECK(complete(0));
+    while (pending_ != 0 && !ring_.woken() && HostClock::now() < late) {
+    }
+    const auto now = HostClock::now();
+    VMM_CHECK(complete(0));
+    if (now >= due && pending_ == 0) return vmm_base::success();
+    return vmm_base::Error{"io_uring's CLOCK_BOOTTIME", ENOTSUP};
   }
 
-  TimerfdAlarm alarm_;
   vmm_base::UniqueFd signal_;
-  AioRing* ring_;
-  bool polling_ = false;     // a poll is under way, or has ended and was not seen yet
-  bool armed_ = false;       // and the timer set; false if it was stopped since
-  bool signalling_ = false;  // the last poll has ended, maybe just now
+  TimeoutRing ring_;
+  bool started_ = false;     // the ring
+  std::thread::id owner_{};  // who may submit
+  bool armed_ = false;
+  std::uint64_t pending_ = 0;  // in the ring, which has completed everything else; 0: nothing
+  std::uint64_t last_ = 0;     // name of a timeout
+  xen_clock::HostTime due_{};
 };
 
 }  // namespace xen_timer
