@@ -350,13 +350,11 @@ TEST_F(IrqfdTest, APastDeadlineIsRaisedBeforeTheCallReturns) {
 }
 
 TEST_F(IrqfdTest, NoSignalFollowsACancel) {
-  std::uint64_t signalled = 0;  // those that were in time
   for (unsigned i = 0; i < 1000; ++i) {
     ASSERT_TRUE(arm(vcpu0, now() + i % 20 * us));
     ASSERT_TRUE(cancel(vcpu0));
     EXPECT_EQ(timer->save(vcpu0).value().deadline, std::nullopt);
-    signalled += events(vcpu0);
-    EXPECT_LE(signalled, i + 1);
+    EXPECT_LE(events(vcpu0), 2u);  // of one that passed while it was armed
     if (i % 100 == 0) {
       EXPECT_FALSE(readable(eventfd(vcpu0), 1));
     }
