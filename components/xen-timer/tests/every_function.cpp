@@ -14,6 +14,7 @@
 #include "xen_timer/signalling_timer.hpp"
 #include "xen_timer/spinning_backend.hpp"
 #include "xen_timer/state.hpp"
+#include "xen_timer/timeout_ring.hpp"
 #include "xen_timer/timer_queue.hpp"
 #include "xen_timer/timerfd_backend.hpp"
 #include "xen_timer/vcpu_backend.hpp"
