@@ -24,6 +24,7 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -145,6 +146,14 @@ int add(const Context& filter, const SystemCall& call) {
   const auto rule = [&](const scmp_arg_cmp& condition) {
     return ::seccomp_rule_add_exact_array(filter.get(), SCMP_ACT_ALLOW, call.number, 1, &condition);
   };
+  // The second argument, of a call that is many in one.
+  const auto any_of = [&](std::initializer_list<int> commands) {
+    for (const int command : commands) {
+      const int failed = rule(argument(1, SCMP_CMP_EQ, static_cast<scmp_datum_t>(command)));
+      if (failed != 0) return failed;
+    }
+    return 0;
+  };
   switch (call.only) {
     case Only::anything:
       return ::seccomp_rule_add_exact_array(filter.get(), SCMP_ACT_ALLOW, call.number, 0, nullptr);
@@ -153,22 +162,14 @@ int add(const Context& filter, const SystemCall& call) {
     case Only::own_process:
       return rule(argument(0, SCMP_CMP_EQ, static_cast<scmp_datum_t>(::getpid())));
     case Only::own_files:
-      for (const int command : {F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC}) {
-        const int failed = rule(argument(1, SCMP_CMP_EQ, static_cast<scmp_datum_t>(command)));
-        if (failed != 0) return failed;
-      }
-      return 0;
+      return any_of({F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC});
     case Only::threads:
       return rule(argument(0, SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
     case Only::not_sigsys:
       return rule(argument(0, SCMP_CMP_NE, SIGSYS));
     case Only::own_rings:
-      for (const unsigned op :
-           {IORING_REGISTER_EVENTFD, IORING_REGISTER_RESTRICTIONS, IORING_REGISTER_ENABLE_RINGS}) {
-        const int failed = rule(argument(1, SCMP_CMP_EQ, op));
-        if (failed != 0) return failed;
-      }
-      return 0;
+      return any_of(
+          {IORING_REGISTER_EVENTFD, IORING_REGISTER_RESTRICTIONS, IORING_REGISTER_ENABLE_RINGS});
   }
   return -EINVAL;
 }

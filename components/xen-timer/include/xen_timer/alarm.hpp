@@ -36,12 +36,14 @@ concept EarlyAlarm = Alarm<A> && requires(A& alarm, xen_clock::HostTime due) {
 
 // A timer in the kernel for each vCPU's single shot. Calls for one vCPU never overlap; all but bind
 // are made only while a port is bound. No event of an old deadline follows any but armed, unless it
-// is just being raised. horizon: how far ahead a deadline may be; max() for any. bind: the port
-// that the event goes to, 0 for none; stops the timer. arm: false where it can't have this deadline
-// now, which stays with us; nothing is armed then. arm, cancel: the guest's call has been served
-// so. park: stops the timer, as its deadline is kept elsewhere; the guest's next call must come to
-// us. armed: the deadline, none if it has fired. settle: after park, where the kernel may know that
-// a deadline has passed before its event is
+// is just being raised.
+// horizon: how far ahead a deadline may be; max() for any.
+// bind: the port that the event goes to, 0 for none; stops the timer.
+// arm: false where it can't have this deadline now, which stays with us; nothing is armed then.
+// arm, cancel: the guest's call has been served so.
+// park: stops the timer, as its deadline is kept elsewhere; the guest's next call must come to us.
+// armed: the deadline, none if it has fired.
+// settle: after park, where the kernel may know that a deadline has passed before its event is
 //   there: waits until it is. It may be missing; called by pause, bind and hand_over.
 template <class P>
 concept KernelPath = requires(P& path, XenVcpuId vcpu, EventPort port, GuestTime time) {
